@@ -1,0 +1,1 @@
+"""What the chapters, exercises and tools of the course share."""

@@ -1,0 +1,98 @@
+"""The `llminfra` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from . import models, twins
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 with one line on stderr when its input cannot be used."""
+    parser = argparse.ArgumentParser(prog="llminfra", description="Tools of the course LLM Infrastructure.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    notebooks = commands.add_parser("notebooks", help="execute the chapters whose twin is missing or stale")
+    notebooks.add_argument("chapters", nargs="*", metavar="NN", help="only these chapters, by number; all if none")
+    notebooks.add_argument("--force", action="store_true", help="execute also what is not stale")
+    notebooks.add_argument("--check", action="store_true", help="only say what is stale; exit 1 if anything is")
+    notebooks.set_defaults(run=_notebooks)
+
+    record = commands.add_parser("record", help="on a GPU machine: run a chapter and record its %%gpu cells")
+    record.add_argument("chapters", nargs="+", metavar="NN")
+    record.set_defaults(run=_record)
+
+    engine = commands.add_parser("engine", help="serve the course's model for this machine until Ctrl-C")
+    engine.add_argument("--port", type=int, help="a free one if not given")
+    engine.add_argument("arguments", nargs="*", metavar="name=value", help="engine arguments, such as max_num_seqs=8")
+    engine.set_defaults(run=_engine)
+
+    model = commands.add_parser("model", help="make the course's model ready and print its folder or id")
+    model.set_defaults(run=lambda _: print(models.ready()) or 0)
+
+    chosen = parser.parse_args(arguments)
+    try:
+        return int(chosen.run(chosen))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if _is_ours(error):
+            print(f"llminfra: {error}", file=sys.stderr)
+            return 2
+        raise
+
+
+def _is_ours(error: Exception) -> bool:
+    return type(error).__module__.startswith("llminfra.")
+
+
+def _chosen(numbers: list[str]) -> list[Path]:
+    every = twins.chapters()
+    if not numbers:
+        return every
+    by_number = {path.name[:2]: path for path in every}
+    missing = [number for number in numbers if number.zfill(2) not in by_number]
+    if missing:
+        raise twins.TwinError(f"no chapter {', '.join(missing)} with code cells; there are {', '.join(by_number)}")
+    return [by_number[number.zfill(2)] for number in numbers]
+
+
+def _notebooks(chosen: argparse.Namespace) -> int:
+    stale = 0
+    for chapter in _chosen(chosen.chapters):
+        problems = twins.problems(chapter)
+        for problem in problems:
+            print(problem)
+        stale += bool(problems)
+        if chosen.check or not (problems or chosen.force):
+            continue
+        started = time.monotonic()
+        changed = twins.write(twins.execute(chapter), twins.twin_path(chapter))
+        print(
+            f"{chapter.name}: executed in {time.monotonic() - started:.0f} s, {'written' if changed else 'unchanged'}"
+        )
+    if not stale:
+        print("every chapter's twin speaks for it")
+    return 1 if chosen.check and stale else 0
+
+
+def _record(chosen: argparse.Namespace) -> int:
+    os.environ["LLMINFRA_RECORD"] = "1"
+    for chapter in _chosen(chosen.chapters):
+        twins.execute(chapter)
+        print(f"{chapter.name}: recordings are in notebooks/recordings/{chapter.stem}/")
+    return 0
+
+
+def _engine(chosen: argparse.Namespace) -> int:
+    from .engine import serve
+
+    values = dict(argument.partition("=")[::2] for argument in chosen.arguments)
+    with serve(models.ready(), port=chosen.port, **values) as server:
+        print(f"{server.model} answers at {server.base_url}; Ctrl-C stops it", flush=True)
+        server.wait()
+    return 0
