@@ -1,0 +1,206 @@
+"""A real vLLM OpenAI-compatible server in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from . import guard, settings
+from .errors import EngineError, reason, refuse_early
+
+STOP_S = 30
+"""How long a server may take to stop by itself before it is killed."""
+
+
+class Server:
+    """A running server: where it answers, what it is called there, its log and its metrics."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int, model: str, log_path: Path):
+        self.process = process
+        self.port = port
+        self.model = model
+        self.log_path = log_path
+        self.url = f"http://127.0.0.1:{port}"
+        self.base_url = f"{self.url}/v1"
+        assert process.stdout is not None
+        self.pid = int(process.stdout.readline() or 0)
+        """The process id of the API server; 0 if it could not be started."""
+        self._final_log: str | None = None
+
+    def log(self) -> str:
+        """Return all that the server has written so far."""
+        if self._final_log is not None:
+            return self._final_log
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def metrics(self) -> dict[str, list[tuple[dict[str, str], float]]]:
+        """Return what /metrics says: per sample name a list of labels and value. Raises httpx.HTTPError."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        found: dict[str, list[tuple[dict[str, str], float]]] = {}
+        text = httpx.get(f"{self.url}/metrics", timeout=30).raise_for_status().text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append((sample.labels, sample.value))
+        return found
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that carry these labels. Raises KeyError if it does not exist."""
+        return sum(v for found, v in self.metrics()[name] if all(found.get(k) == want for k, want in labels.items()))
+
+    def client(self) -> Any:
+        """Return an `openai.OpenAI` client of this server, without retries."""
+        from openai import OpenAI
+
+        return OpenAI(base_url=self.base_url, api_key="none", max_retries=0, timeout=300)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the API server, as systemd and Kubernetes do to stop it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Return the exit status once the server has ended, 128 + N after signal N. Raises subprocess.TimeoutExpired."""
+        return self.process.wait(timeout_s)
+
+    def running(self) -> bool:
+        """Return whether the server process is alive."""
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        """Stop the server and every process below it: SIGTERM, and after STOP_S seconds SIGKILL."""
+        if self.running():
+            self.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait(STOP_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the server and every process below it at once."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def serve(
+    model: str,
+    *,
+    port: int | None = None,
+    env: dict[str, str] | None = None,
+    timeout_s: float = 300,
+    **engine_args: Any,
+) -> Iterator[Server]:
+    """Give a vLLM server that answers, on 127.0.0.1 and a free port; it is gone when the block ends.
+
+    Parameters
+    ----------
+    model: a folder or an id. port: a free one if not given. env: more environment variables. timeout_s: how long it may
+    take until it answers. engine_args: vLLM's engine arguments over this machine's defaults, in Python's spelling:
+    `max_num_seqs=4`, `enable_lora=True`, `enable_prefix_caching=False`, lists for flags that take several values.
+
+    It is ready when it has answered a completion of one token, not when its port opens. It ends with the block, with
+    Ctrl-C, and with this process, however that ends. Raises EngineError with the engine's own reason.
+    """
+    variables = {**os.environ, **settings.environment(), "PYTHONUNBUFFERED": "1", **(env or {})}
+    given = settings.arguments({"served_model_name": Path(model).name, **engine_args})
+    if settings.profile() == "cpu":
+        refuse_early(model, settings.kv_space_bytes(variables), given.get("load_format"))
+    chosen = _port(port)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
+    command += ["--port", str(chosen), "--model", model, *_flags(given)]
+    with tempfile.TemporaryDirectory(prefix="llminfra-engine-") as folder:
+        log_path = Path(folder) / "engine.log"
+        with open(log_path, "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-S", guard.__file__, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=variables,
+                start_new_session=True,
+            )
+        try:
+            server = Server(process, chosen, _served_name(given), log_path)
+            _await(server, timeout_s)
+            yield server
+        finally:
+            with contextlib.suppress(UnboundLocalError):
+                server.stop()
+                server._final_log = server.log()
+            if process.stdin is not None:
+                process.stdin.close()
+            process.wait()
+
+
+def _served_name(given: dict[str, Any]) -> str:
+    name = given["served_model_name"]
+    return str(name[0]) if isinstance(name, list | tuple) else str(name)
+
+
+def _port(wanted: int | None) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted or 0))
+        except OSError as error:
+            raise EngineError(f"port {wanted} on 127.0.0.1: {os.strerror(error.errno or 0)}; take another") from None
+        return int(probe.getsockname()[1])
+
+
+def _flags(given: dict[str, Any]) -> list[str]:
+    """Return engine arguments as the command line spells them."""
+    flags: list[str] = []
+    for name, value in given.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            flags.append(flag)
+        elif value is False:
+            flags.append("--no-" + flag[2:])
+        elif isinstance(value, list | tuple):
+            flags += [flag, *map(str, value)]
+        elif isinstance(value, dict):
+            flags += [flag, json.dumps(value)]
+        elif value is not None:
+            flags += [flag, str(value)]
+    return flags
+
+
+def _await(server: Server, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if not server.running():
+            log = server.log()
+            status = server.process.returncode
+            why = reason(log) if status != 128 + signal.SIGKILL else "it was killed, most likely for lack of memory"
+            raise EngineError(f"the engine stopped while starting (status {status}): {why}", log)
+        if _answers(server):
+            return
+        time.sleep(0.2)
+    raise EngineError(
+        f"the engine did not answer within {timeout_s:g} s; its last words: {reason(server.log())}", server.log()
+    )
+
+
+def _answers(server: Server) -> bool:
+    try:
+        if httpx.get(f"{server.url}/health", timeout=5).status_code != 200:
+            return False
+        question = {"model": server.model, "prompt": "Hi", "max_tokens": 1}
+        return httpx.post(f"{server.base_url}/completions", json=question, timeout=120).status_code == 200
+    except httpx.HTTPError:
+        return False

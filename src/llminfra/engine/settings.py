@@ -1,0 +1,42 @@
+"""The settings under which an engine runs on this machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..models import MODELS, profile
+
+KV_SPACE_GIB = 1
+
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+ON_CPU = {
+    "VLLM_CPU_KVCACHE_SPACE": str(KV_SPACE_GIB),
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables an engine needs here; what the caller's environment sets wins.
+
+    On a CPU: nothing fetched from a hub, 1 GiB of KV cache, one thread (two collapse on busy cores).
+    """
+    wanted = {**QUIET, **ON_CPU} if profile() == "cpu" else {k: v for k, v in QUIET.items() if k != "HF_HUB_OFFLINE"}
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def kv_space_bytes(env: dict[str, str]) -> int:
+    """Return how many bytes of KV cache an engine on a CPU will take under these variables."""
+    return int(float(env.get("VLLM_CPU_KVCACHE_SPACE", KV_SPACE_GIB)) * 2**30)
+
+
+def arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Return engine arguments with this machine's defaults under what is given."""
+    on_cpu = {"max_model_len": 1024, "max_num_seqs": 16, "enforce_eager": True} if profile() == "cpu" else {}
+    return {**MODELS[profile()].engine_args, **on_cpu, **given}
