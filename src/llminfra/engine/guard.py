@@ -5,8 +5,8 @@
 The command starts in a process group of its own. Whoever starts the guard holds the write end of its standard input:
 when that closes, because its owner closed it or died in whatever way, every process below the guard is killed. As a
 subreaper (see prctl(2)) the guard also inherits, and ends, processes whose own parent is gone. It writes the pid of the
-command to standard output, passes SIGTERM on, and exits with the command's status. Only the standard library, so that it
-is up at once.
+command to standard output, passes SIGTERM on, and exits with the command's status. It needs only the standard library, so
+that it is up at once.
 """
 
 import contextlib

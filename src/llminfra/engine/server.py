@@ -72,7 +72,7 @@ class Server:
             os.kill(self.pid, signal.SIGTERM)
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Return the exit status once the server has ended, 128 + N after signal N. Raises subprocess.TimeoutExpired."""
+        """Return the exit status once the server has ended, 128 + N after signal N. Raises TimeoutExpired."""
         return self.process.wait(timeout_s)
 
     def running(self) -> bool:

@@ -1,0 +1,78 @@
+"""Do `llminfra.load` and `vllm bench serve` measure the same?
+
+One server, one workload, runs interleaved; the medians of throughput, TTFT and TPOT must agree within 10 %.
+Exits with 1 if they do not.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from llminfra import load, models
+from llminfra.engine import serve
+
+RUNS, REQUESTS, CONCURRENCY, PROMPT, OUTPUT = 5, 24, 4, 64, 32
+BOUND = 0.10
+
+
+def vllm_bench(base_url: str, model: str, folder: str, seed: int) -> dict[str, float]:
+    """Run `vllm bench serve` once; return output tokens per second, median TTFT and TPOT in ms."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [
+            str(Path(sys.executable).with_name("vllm")), "bench", "serve", "--backend", "openai",
+            "--base-url", base_url.removesuffix("/v1"), "--endpoint", "/v1/completions", "--model", model,
+            "--tokenizer", folder, "--dataset-name", "random", "--random-input-len", str(PROMPT),
+            "--random-output-len", str(OUTPUT), "--num-prompts", str(REQUESTS), "--max-concurrency", str(CONCURRENCY),
+            "--ignore-eos", "--temperature", "0", "--seed", str(seed), "--disable-tqdm",
+            "--save-result", "--result-dir", out, "--result-filename", "result.json",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            sys.exit(f"vllm bench serve failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        result = json.loads((Path(out) / "result.json").read_text())
+    assert result["completed"] == REQUESTS
+    return {
+        "output tokens/s": result["output_throughput"],
+        "median TTFT ms": result["median_ttft_ms"],
+        "median TPOT ms": result["median_tpot_ms"],
+    }
+
+
+def ours(base_url: str, model: str, folder: str, seed: int) -> dict[str, float]:
+    """Run the same load with `llminfra.load`."""
+    requests = load.synthetic_requests(REQUESTS, PROMPT, OUTPUT, tokenizer=folder, seed=seed)
+    measured = load.summary(load.closed_loop(base_url, model, requests, CONCURRENCY))
+    assert measured.errors == 0
+    return {
+        "output tokens/s": measured.output_tokens_per_s,
+        "median TTFT ms": 1000 * measured.ttft_s.p50,
+        "median TPOT ms": 1000 * measured.tpot_s.p50,
+    }
+
+
+def main() -> int:
+    """Print the table; return 0 if every ratio is within the bound."""
+    folder = models.ready()
+    theirs_runs, our_runs = [], []
+    with serve(folder, enable_prefix_caching=False) as server:
+        ours(server.base_url, server.model, folder, 99)
+        for run in range(RUNS):
+            our_runs.append(ours(server.base_url, server.model, folder, 2 * run))
+            theirs_runs.append(vllm_bench(server.base_url, server.model, folder, 2 * run + 1))
+    worst = 0.0
+    for figure in our_runs[0]:
+        mine = statistics.median(run[figure] for run in our_runs)
+        theirs = statistics.median(run[figure] for run in theirs_runs)
+        worst = max(worst, abs(mine / theirs - 1))
+        print(f"{figure:16s} ours {mine:8.2f}   vllm bench {theirs:8.2f}   ratio {mine / theirs:.3f}")
+    print(
+        f"{RUNS} runs each, interleaved; the furthest median is {100 * worst:.1f} % off, the bound is {100 * BOUND:.0f} %"
+    )
+    return int(worst > BOUND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
