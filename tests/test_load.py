@@ -58,13 +58,14 @@ def fake():
         server.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
         started.set()
 
-    loop.create_task(run())
+    task = loop.create_task(run())
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     assert started.wait(10)
     yield server
     loop.call_soon_threadsafe(loop.stop)
     thread.join(5)
+    assert task.done()
 
 
 def test_times_and_tokens_of_a_request(fake):
@@ -93,7 +94,9 @@ def test_an_open_loop_does_not_wait_for_answers(fake):
 
 
 def test_faults_stand_in_the_results(fake):
-    refused, broken, fine = load.closed_loop(fake.url, "m", [Request("refuse", 5), Request("break", 5), Request("a", 5)], 3)
+    refused, broken, fine = load.closed_loop(
+        fake.url, "m", [Request("refuse", 5), Request("break", 5), Request("a", 5)], 3
+    )
     assert "HTTP 400" in refused.error and "too long" in refused.error
     assert broken.error is not None
     assert fine.error is None

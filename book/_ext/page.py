@@ -1,0 +1,66 @@
+"""What every page needs to be read fast, offline, by keyboard and by a screen reader."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import rcssmin
+from docutils import nodes
+from sphinx.application import Sphinx
+
+KEPT_SCRIPTS = ("furo.js", "theme.js")
+DESCRIPTION = (
+    "LLM Infrastructure: a course on running large language models in production whose every number was computed."
+)
+
+
+def slim(app: Sphinx, page: str, _template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Keep Furo's own script alone, replace all style sheets by one, and give each page a description."""
+    context["script_files"] = [
+        file for file in context["script_files"] if _name(file) in KEPT_SCRIPTS or page == "search"
+    ]
+    context["css_files"] = []
+    described = (context.get("meta") or {}).get("description") or DESCRIPTION
+    one = '<link rel="stylesheet" href="{}">'.format(context["pathto"]("_static/site.css", 1))
+    context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{described}">\n{one}'
+
+
+def _name(file: Any) -> str:
+    return str(getattr(file, "filename", file)).rpartition("/")[2].partition("?")[0]
+
+
+def polish(app: Sphinx, exception: Exception | None) -> None:
+    """After the build: write the one style sheet, and mend in the HTML what no template setting reaches."""
+    if exception or app.builder.name != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    sheets = ["pygments.css", "styles/furo.css", "styles/furo-extensions.css", "katex.css", "course.css"]
+    texts = []
+    for sheet in sheets:
+        if (static / sheet).is_file():
+            texts.append(re.sub(r"/\*#.*?\*/|@charset[^;]+;", "", (static / sheet).read_text(encoding="utf-8")))
+    (static / "site.css").write_text(rcssmin.cssmin("\n".join(texts)), encoding="utf-8")
+    for page in Path(app.outdir).rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        mended = mend(html)
+        if mended != html:
+            page.write_text(mended, encoding="utf-8")
+
+
+def mend(html: str) -> str:
+    """Return a page whose scrollable blocks take the keyboard, whose asides have names, and that links no other sheet."""
+    html = re.sub(r'<link rel="stylesheet"[^>]*href="(?![^"]*_static/site\.css)[^"]*"[^>]*/?>\s*', "", html)
+    html = re.sub(r"<pre>", '<pre tabindex="0">', html)
+    html = html.replace('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="Site">')
+    html = re.sub(r'<aside class="toc-drawer([^"]*)">', r'<aside class="toc-drawer\1" aria-label="On this page">', html)
+    html = re.sub(r'(<div class="table-wrapper[^"]*")', r'\1 tabindex="0" role="region" aria-label="Table"', html)
+    return html
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the extension."""
+    app.connect("html-page-context", slim, priority=900)
+    app.connect("build-finished", polish, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,156 @@
+"""GPUs, models and prices, each value with its source and the day it was read.
+
+The JSON files in `data/` hold them; this module looks names up and says which names are near when one is wrong.
+"""
+
+import json
+
+_FOLDER = __file__.replace("\\", "/").rsplit("/", 1)[0] + "/data/"
+_loaded: dict = {}
+
+
+def _table(name: str) -> dict:
+    if name not in _loaded:
+        with open(_FOLDER + name + ".json", encoding="utf-8") as opened:
+            _loaded[name] = json.load(opened)
+    return _loaded[name]
+
+
+def _distance(a: str, b: str) -> int:
+    """Return how many letters must be put in, taken out or changed to make `b` of `a` (Levenshtein 1966)."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a):
+        before, row[0] = row[0], i + 1
+        for j, y in enumerate(b):
+            before, row[j + 1] = row[j + 1], min(row[j + 1] + 1, row[j] + 1, before + (x != y))
+    return row[-1]
+
+
+def unknown(kind: str, name: str, known: list) -> ValueError:
+    """Return the error for a wrong name: what was asked for, the nearest known names, and all of them."""
+    lower = str(name).lower()
+    near = sorted(known, key=lambda other: 0 if lower and lower in other.lower() else _distance(lower, other.lower()))
+    return ValueError(f"no {kind} {name!r}; nearest: {', '.join(near[:2])}; known: {', '.join(known)}")
+
+
+def positive(what: str, value: float) -> float:
+    """Return `value` if it is more than 0, or raise ValueError that names it."""
+    if not value > 0:
+        raise ValueError(f"{what} must be more than 0, not {value!r}")
+    return value
+
+
+def not_negative(what: str, value: float) -> float:
+    """Return `value` if it is 0 or more, or raise ValueError that names it."""
+    if not value >= 0:
+        raise ValueError(f"{what} must not be negative, not {value!r}")
+    return value
+
+
+def fraction(what: str, value: float) -> float:
+    """Return `value` if it is more than 0 and at most 1, or raise ValueError that names it."""
+    if not 0 < value <= 1:
+        raise ValueError(f"{what} must be more than 0 and at most 1, not {value!r}")
+    return value
+
+
+def gpus() -> list:
+    """Return the names of the known GPUs, from the smallest to the largest."""
+    rows = _table("gpus")["gpus"]
+    return sorted(rows, key=lambda name: (rows[name]["values"]["memory_bytes"], rows[name]["values"]["rates"]["fp16"]))
+
+
+def models() -> list:
+    """Return the names of the known models, from the smallest to the largest."""
+    rows = _table("models")["models"]
+    return sorted(rows, key=lambda name: rows[name]["values"]["parameters"])
+
+
+def _record(table: str, kind: str, name: "str | dict", known: list) -> dict:
+    if isinstance(name, dict):
+        return name
+    if name not in known:
+        raise unknown(kind, name, known)
+    row = _table(table)[table][name]
+    record = {"name": name, "title": row["title"], "unverified": list(row["unverified"])}
+    record.update(row["values"])
+    return record
+
+
+def gpu(name: "str | dict") -> dict:
+    """Return a GPU's record; a record is returned as it is, so that a caller may bring a GPU of its own.
+
+    Keys: name, title, memory_bytes (as sold), usable_bytes (what CUDA reports as total), bandwidth_bytes_per_s,
+    rates (precision to dense operations per second), capability, bf16, fp8, flash_attention_2 (whether it has them),
+    watts, unverified (the keys whose values no primary source confirms).
+    """
+    return _record("gpus", "GPU", name, gpus())
+
+
+def model(name: "str | dict") -> dict:
+    """Return a model's record; a record is returned as it is.
+
+    Keys: name, title, id (on the hub), layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, tied_embeddings,
+    qkv_bias, parameters, max_position (tokens), licence, gated, unverified.
+    """
+    return _record("models", "model", name, models())
+
+
+def prices(gpu_name: str) -> list:
+    """Return every known on-demand price of a GPU, cheapest per GPU first.
+
+    Keys: gpu, provider, usd_per_gpu_hour, lowest_usd (the low end of a range), gpus_per_instance (how many one must
+    rent at once), instance, source, url, read (the day), partial (what the price leaves out, or empty), unverified, note.
+    """
+    if gpu_name not in gpus():
+        raise unknown("GPU", gpu_name, gpus())
+    table = _table("prices")
+    found = []
+    for row in table["prices"]:
+        if row["gpu"] == gpu_name:
+            record = {"lowest_usd": row["usd_per_gpu_hour"], "partial": "", "note": ""}
+            record.update(row)
+            source = table["sources"][row["source"]]
+            record.update({"source": source["title"], "url": source["url"], "read": source["read"]})
+            found.append(record)
+    return sorted(found, key=lambda record: record["usd_per_gpu_hour"])
+
+
+def providers(gpu_name: str) -> list:
+    """Return who rents this GPU out, cheapest per GPU first."""
+    return [record["provider"] for record in prices(gpu_name)]
+
+
+def price(gpu_name: str, provider: "str | None" = None) -> dict:
+    """Return one price record of `prices`: the provider's, or else the cheapest that is complete and verified.
+
+    Where a source gives a range, its upper end counts, so that a cost is not understated.
+    """
+    found = prices(gpu_name)
+    if provider is None:
+        found = [record for record in found if not record["partial"] and not record["unverified"]]
+    else:
+        found = [record for record in found if record["provider"] == provider]
+    if not found:
+        raise unknown(f"price of a {gpu_name} from", provider or "any provider", providers(gpu_name))
+    return found[0]
+
+
+def sourced(table: str, name: str, field: str) -> dict:
+    """Return where a value of the tables `gpus` or `models` comes from: value, source, url, read, unverified."""
+    if table not in ("gpus", "models"):
+        raise unknown("table", table, ["gpus", "models"])
+    known = gpus() if table == "gpus" else models()
+    if name not in known:
+        raise unknown(table[:-1], name, known)
+    row = _table(table)[table][name]
+    if field not in row["values"]:
+        raise unknown(f"field of {name}", field, sorted(row["values"]))
+    source = _table(table)["sources"][row["from"][field]]
+    return {
+        "value": row["values"][field],
+        "source": source["title"],
+        "url": source["url"],
+        "read": source["read"],
+        "unverified": field in row["unverified"],
+    }
