@@ -6,7 +6,7 @@ BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "int8": 8, "int4": 4.15625
 """Bits per quantized weight. int4 is weight-only in groups of 128, each with a 16-bit scale and a 4-bit zero point:
 4 + 20 / 128 (AWQ 2306.00978, GPTQ 2210.17323). fp8 and int8 keep one scale per row, which is not counted."""
 
-OVERHEADS = {
+OVERHEADS: dict = {
     "logit_copies": {
         "value": 5,
         "unit": "fp32 copies of max_num_seqs x vocab",
@@ -167,11 +167,11 @@ def plan(
 
 def fits(model: "str | dict", gpu: "str | dict", precision: str, context_tokens: int, **settings: float) -> bool:
     """Return whether the weights and one request of `context_tokens` fit; `settings` are those of `plan`."""
-    return plan(model, gpu, precision, context_tokens, **settings)["fits"]
+    return plan(model, gpu, precision, context_tokens, **settings)["fits"]  # type: ignore[arg-type]
 
 
 def max_concurrent(
     model: "str | dict", gpu: "str | dict", precision: str, context_tokens: int, **settings: float
 ) -> int:
     """Return how many requests of `context_tokens` are resident at once; `settings` are those of `plan`."""
-    return plan(model, gpu, precision, context_tokens, **settings)["max_concurrent"]
+    return plan(model, gpu, precision, context_tokens, **settings)["max_concurrent"]  # type: ignore[arg-type]
