@@ -16,6 +16,11 @@ DESCRIPTION = (
 )
 
 
+def darken(app: Sphinx) -> None:
+    """Set the dark code style: Furo defines the setting too late for _config.yml."""
+    app.config.pygments_dark_style = "a11y-high-contrast-dark"
+
+
 def slim(app: Sphinx, page: str, _template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Keep Furo's own script alone, replace all style sheets by one, and give each page a description."""
     context["script_files"] = [
@@ -61,6 +66,7 @@ def mend(html: str) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the extension."""
+    app.connect("builder-inited", darken, priority=100)
     app.connect("html-page-context", slim, priority=900)
     app.connect("build-finished", polish, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

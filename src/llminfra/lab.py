@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import shutil
 import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -75,7 +77,8 @@ def run(*command: str, timeout_s: float = 120) -> str:
     Raises FileNotFoundError, subprocess.TimeoutExpired, or CheckFailed with the output if it exits with another status
     than 0.
     """
-    program = shutil.which(command[0])
+    here = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    program = shutil.which(command[0], path=here)
     if program is None:
         raise FileNotFoundError(f"{command[0]}: not installed here")
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -14,13 +14,12 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from .gpucell import gpus
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -65,25 +64,44 @@ MODELS = {
 def profile() -> str:
     """Return the hardware profile of this machine: cpu, t4, a10g, a100 or h100.
 
-    `LLMINFRA_PROFILE` overrides it. A GPU of another name gets the profile of the largest one that its memory covers:
-    70 GiB h100's sibling a100, 20 GiB a10g, 14 GiB t4; less is treated as cpu. Raises ModelError for an unknown name.
+    `LLMINFRA_PROFILE` overrides it; else the first GPU that nvidia-smi lists decides, by its name if that is known.
+    An unknown GPU maps to a profile whose model it surely runs: below compute capability 8.0, which has no bf16, to t4;
+    from 8.9 on with 70 GiB, where fp8 is multiplied, to h100; else by memory, from 36 GiB to a100, from 20 to a10g,
+    from 14 to t4. A GPU with less memory counts as cpu. Raises ModelError for an unknown profile or unreadable answer.
     """
     named = os.environ.get("LLMINFRA_PROFILE")
     if named:
         if named not in MODELS:
             raise ModelError(f"LLMINFRA_PROFILE={named}: no such profile; there are {', '.join(MODELS)}")
         return named
-    here = gpus()
-    if not here:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return "cpu"
-    name, memory_gib = here[0]["name"].lower(), float(here[0]["memory_mib"]) / 1024
-    for key, known in (("t4", "t4"), ("a10", "a10g"), ("a100", "a100"), ("h100", "h100"), ("h200", "h100")):
-        if key in name.replace("-", " ").split():
-            return known
-    for least_gib, known in ((36, "a100"), (20, "a10g"), (14, "t4")):
-        if memory_gib >= least_gib:
-            return known
-    return "cpu"
+    if not said:
+        return "cpu"
+    first = said.splitlines()[0]
+    try:
+        name, memory_mib, capability = (part.strip() for part in first.split(","))
+        return profile_of(name, float(memory_mib) / 1024, float(capability))
+    except ValueError:
+        raise ModelError(f"nvidia-smi says {first!r}: no profile for it; set LLMINFRA_PROFILE") from None
+
+
+def profile_of(name: str, memory_gib: float, capability: float) -> str:
+    """Return the profile of a GPU by its name, memory and compute capability; `profile` has the rules."""
+    if memory_gib < 14:
+        return "cpu"
+    known = {"t4": "t4", "a10": "a10g", "a10g": "a10g", "a100": "a100", "h100": "h100", "h200": "h100"}
+    for word in name.lower().replace("-", " ").split():
+        if word in known:
+            return known[word]
+    if capability < 8:
+        return "t4"
+    if capability >= 8.9 and memory_gib >= 70:
+        return "h100"
+    return "a100" if memory_gib >= 36 else "a10g" if memory_gib >= 20 else "t4"
 
 
 def cache_folder() -> Path:
@@ -98,52 +116,45 @@ def ready(for_profile: str | None = None, cache: str | os.PathLike[str] | None =
     """Return what to give an engine as `model`: on a GPU profile its id, on cpu a folder that is ready and checked.
 
     The folder holds bf16 safetensors, the tokenizer and the chat template. It is made once (about half a minute),
-    under a lock and a temporary name, so that two processes at once are safe and a killed one leaves nothing. Raises
-    ModelError if the package is missing, its weights are not the known ones, or there is no room.
+    under a lock and a temporary name, so that two processes at once are safe and what a killed one left is cleared. Every
+    later call checks it against the manifest written then, and makes it again if it is damaged. Raises ModelError if the
+    package is missing, its weights are not the known ones, or the cache cannot be written.
     """
     chosen = for_profile or profile()
     if chosen not in MODELS:
         raise ModelError(f"no profile {chosen!r}; there are {', '.join(MODELS)}")
     if chosen != "cpu":
         return MODELS[chosen].id
-    root = Path(cache) if cache is not None else cache_folder()
-    folder = root / NAME
-    if _intact(folder):
+    folder = (Path(cache) if cache is not None else cache_folder()) / NAME
+    if intact(folder):
         return str(folder)
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / f"{NAME}.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _intact(folder):
-            if folder.exists():
-                print(f"{folder} is damaged; making it again", file=sys.stderr)
-                shutil.rmtree(folder)
-            _make(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_name(f"{NAME}.lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not intact(folder):
+                if folder.exists():
+                    print(f"{folder} is damaged; making it again", file=sys.stderr)
+                    shutil.rmtree(folder)
+                _make(folder)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {error.strerror or error}; set LLMINFRA_CACHE") from None
     return str(folder)
 
 
-def _intact(folder: Path) -> bool:
-    """Return whether a prepared folder holds the files of its manifest: their sizes, and the small ones' digests."""
+def intact(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a prepared folder holds the files of its manifest: first their sizes, then each sha256 (0.2 s)."""
+    folder = Path(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        files = [(folder / name, entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()]
+        return (
+            manifest["source"] == GGUF_SHA256
+            and all(file.stat().st_size == size for file, size, _ in files)
+            and all(_sha256(file) == digest for file, _, digest in files)
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
-    if manifest.get("source") != GGUF_SHA256:
-        return False
-    for name, entry in manifest["files"].items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            return False
-        if entry["bytes"] < 10_000_000 and _sha256(file) != entry["sha256"]:
-            return False
-    return True
-
-
-def verify(folder: str | os.PathLike[str]) -> bool:
-    """Return whether every file of a prepared folder, the weights too, has the sha256 of its manifest."""
-    if not _intact(Path(folder)):
-        return False
-    manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
-    return all(_sha256(Path(folder) / name) == entry["sha256"] for name, entry in manifest["files"].items())
 
 
 def _sha256(file: Path) -> str:
@@ -210,7 +221,8 @@ def _expand(source: Path, target: Path) -> None:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     # Its progress bars go to stderr, which a page must not show; what fails still raises.
-    with contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.ExitStack() as restored:
+        restored.callback(logging.set_verbosity, level)
         model = AutoModelForCausalLM.from_pretrained(
             source, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
@@ -218,4 +230,3 @@ def _expand(source: Path, target: Path) -> None:
         model.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-    logging.set_verbosity(level)

@@ -38,7 +38,7 @@ def lab_usd(gpu: str, minutes: float, provider: "str | None" = None) -> dict:
         found = [row for row in tables.prices(gpu) if not row["partial"] and not row["unverified"]]
         if not found:
             raise ValueError(f"no complete and verified price of a {gpu} is known")
-        record = min(found, key=lambda row: row["usd_per_gpu_hour"] * row["gpus_per_instance"])
+        record = min(found, key=lambda row: (row["usd_per_gpu_hour"] * row["gpus_per_instance"], row["provider"]))
     else:
         record = tables.price(gpu, provider)
     per_hour = record["usd_per_gpu_hour"] * record["gpus_per_instance"]

@@ -6,6 +6,12 @@ BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "int8": 8, "int4": 4.15625
 """Bits per quantized weight. int4 is weight-only in groups of 128, each with a 16-bit scale and a 4-bit zero point:
 4 + 20 / 128 (AWQ 2306.00978, GPTQ 2210.17323). fp8 and int8 keep one scale per row, which is not counted."""
 
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
+"""The keys of `BITS`, widest first."""
+
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+"""The matrices of a layer, attention's and then the MLP's."""
+
 OVERHEADS: dict = {
     "logit_copies": {
         "value": 5,
@@ -31,7 +37,7 @@ OVERHEADS: dict = {
 
 def _bits(precision: str) -> float:
     if precision not in BITS:
-        raise tables.unknown("precision", precision, list(BITS))
+        raise tables.unknown("precision", precision, list(PRECISIONS))
     return BITS[precision]
 
 
@@ -58,7 +64,7 @@ def parameters(model: "str | dict") -> dict:
 def lora_parameters(model: "str | dict", rank: int, targets: tuple = ("q", "v")) -> int:
     """Return the trainable parameters of a LoRA of this rank on these projections: rank x (in + out) each, per layer.
 
-    Targets are among q, k, v, o, gate, up, down (LoRA 2106.09685, section 4.2). Raises ValueError for another one.
+    Targets are among `PROJECTIONS` (LoRA 2106.09685, section 4.2). Raises ValueError for another one.
     """
     m = tables.model(model)
     tables.positive("rank", rank)
@@ -75,7 +81,7 @@ def lora_parameters(model: "str | dict", rank: int, targets: tuple = ("q", "v"))
     total = 0
     for target in targets:
         if target not in shapes:
-            raise tables.unknown("projection", target, list(shapes))
+            raise tables.unknown("projection", target, list(PROJECTIONS))
         total += m["layers"] * rank * sum(shapes[target])
     return total
 

@@ -28,8 +28,8 @@ def rate_flop_per_s(gpu: "str | dict", precision: str) -> float:
     multiplied = FULL.get(precision, precision)
     if multiplied not in rates:
         if precision not in memory.BITS:
-            raise tables.unknown("precision", precision, list(memory.BITS))
-        usable = [name for name in memory.BITS if FULL.get(name, name) in rates]
+            raise tables.unknown("precision", precision, list(memory.PRECISIONS))
+        usable = [name for name in memory.PRECISIONS if FULL.get(name, name) in rates]
         raise ValueError(f"{g['name']} multiplies no {precision}; it has {', '.join(usable)}")
     return rates[multiplied]
 

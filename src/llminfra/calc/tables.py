@@ -1,6 +1,7 @@
 """GPUs, models and prices, each value with its source and the day it was read.
 
 The JSON files in `data/` hold them; this module looks names up and says which names are near when one is wrong.
+MicroPython's dicts keep no order and its sort is not stable, so every order here is sorted to the last tie.
 """
 
 import json
@@ -29,7 +30,12 @@ def _distance(a: str, b: str) -> int:
 def unknown(kind: str, name: str, known: list) -> ValueError:
     """Return the error for a wrong name: what was asked for, the nearest known names, and all of them."""
     lower = str(name).lower()
-    near = sorted(known, key=lambda other: 0 if lower and lower in other.lower() else _distance(lower, other.lower()))
+
+    def far(other: str) -> tuple:
+        distance = _distance(lower, other.lower())
+        return (0 if lower and lower in other.lower() else distance, distance, other)
+
+    near = sorted(known, key=far)
     return ValueError(f"no {kind} {name!r}; nearest: {', '.join(near[:2])}; known: {', '.join(known)}")
 
 
@@ -57,13 +63,15 @@ def fraction(what: str, value: float) -> float:
 def gpus() -> list:
     """Return the names of the known GPUs, from the smallest to the largest."""
     rows = _table("gpus")["gpus"]
-    return sorted(rows, key=lambda name: (rows[name]["values"]["memory_bytes"], rows[name]["values"]["rates"]["fp16"]))
+    return sorted(
+        rows, key=lambda name: (rows[name]["values"]["memory_bytes"], rows[name]["values"]["rates"]["fp16"], name)
+    )
 
 
 def models() -> list:
     """Return the names of the known models, from the smallest to the largest."""
     rows = _table("models")["models"]
-    return sorted(rows, key=lambda name: rows[name]["values"]["parameters"])
+    return sorted(rows, key=lambda name: (rows[name]["values"]["parameters"], name))
 
 
 def _record(table: str, kind: str, name: "str | dict", known: list) -> dict:
@@ -113,7 +121,7 @@ def prices(gpu_name: str) -> list:
             source = table["sources"][row["source"]]
             record.update({"source": source["title"], "url": source["url"], "read": source["read"]})
             found.append(record)
-    return sorted(found, key=lambda record: record["usd_per_gpu_hour"])
+    return sorted(found, key=lambda record: (record["usd_per_gpu_hour"], record["provider"]))
 
 
 def providers(gpu_name: str) -> list:
