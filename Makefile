@@ -17,7 +17,7 @@ help: ## List the targets
 
 .PHONY: book
 book: .venv-site/.ready ## Build the site to _build/html, warnings are errors
-	@$(SITE)/jupyter-book build . -W -n --keep-going --quiet
+	@$(SITE)/jupyter-book build . --all -W -n --keep-going --quiet
 	@echo "Built _build/html. Read it with: make serve"
 
 .PHONY: serve

@@ -1,7 +1,7 @@
 """Do `llminfra.load` and `vllm bench serve` measure the same?
 
-One server, one workload, runs interleaved; the medians of throughput, TTFT and TPOT must agree within 10 %.
-Exits with 1 if they do not.
+One server, one workload (random prompts of the same length, the same answers' length and concurrency), runs interleaved;
+the medians over the runs must agree within 10 %. Exits with 1 if they do not.
 """
 
 import json
@@ -19,7 +19,7 @@ BOUND = 0.10
 
 
 def vllm_bench(base_url: str, model: str, folder: str, seed: int) -> dict[str, float]:
-    """Run `vllm bench serve` once; return output tokens per second, median TTFT and TPOT in ms."""
+    """Run `vllm bench serve` once; return its figures: output tokens per second, times in ms."""
     with tempfile.TemporaryDirectory() as out:
         command = [
             str(Path(sys.executable).with_name("vllm")), "bench", "serve", "--backend", "openai",
@@ -34,22 +34,28 @@ def vllm_bench(base_url: str, model: str, folder: str, seed: int) -> dict[str, f
             sys.exit(f"vllm bench serve failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         result = json.loads((Path(out) / "result.json").read_text())
     assert result["completed"] == REQUESTS
+    assert (result["total_input_tokens"], result["total_output_tokens"]) == (REQUESTS * PROMPT, REQUESTS * OUTPUT)
     return {
         "output tokens/s": result["output_throughput"],
+        "mean TTFT ms": result["mean_ttft_ms"],
         "median TTFT ms": result["median_ttft_ms"],
         "median TPOT ms": result["median_tpot_ms"],
+        "median ITL ms": result["median_itl_ms"],
     }
 
 
 def ours(base_url: str, model: str, folder: str, seed: int) -> dict[str, float]:
     """Run the same load with `llminfra.load`."""
     requests = load.synthetic_requests(REQUESTS, PROMPT, OUTPUT, tokenizer=folder, seed=seed)
-    measured = load.summary(load.closed_loop(base_url, model, requests, CONCURRENCY))
-    assert measured.errors == 0
+    results = load.closed_loop(base_url, model, requests, CONCURRENCY)
+    assert {(r.error, r.prompt_tokens, r.output_tokens) for r in results} == {(None, PROMPT, OUTPUT)}
+    measured = load.summary(results)
     return {
         "output tokens/s": measured.output_tokens_per_s,
+        "mean TTFT ms": 1000 * measured.ttft_s.mean,
         "median TTFT ms": 1000 * measured.ttft_s.p50,
         "median TPOT ms": 1000 * measured.tpot_s.p50,
+        "median ITL ms": 1000 * measured.itl_s.p50,
     }
 
 

@@ -2,7 +2,12 @@
 
 import asyncio
 import math
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from aiohttp import web
@@ -25,8 +30,11 @@ class Fake:
         self.arrivals.append(asyncio.get_running_loop().time())
         if body["prompt"] == "refuse":
             return web.json_response({"error": {"message": "too long"}}, status=400)
+        if body["prompt"] == "silence":
+            await asyncio.sleep(60)
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
+        mark = b"data:" if body["prompt"] == "tight" else b"data: "
         response = web.StreamResponse()
         await response.prepare(request)
         try:
@@ -34,9 +42,9 @@ class Fake:
                 await asyncio.sleep(GAP_S if i else FIRST_S)
                 if body["prompt"] == "break" and i == 2:
                     return response
-                await response.write(b'data: {"choices": [{"text": "x"}]}\n\n')
-            await response.write(b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}}\n\n')
-            await response.write(b"data: [DONE]\n\n")
+                await response.write(b": keep-alive\n\n" + mark + b'{"choices": [{"text": "x"}]}\n\n')
+            await response.write(mark + b'{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}}\n\n')
+            await response.write(mark + b"[DONE]\n\n")
         finally:
             self.in_flight -= 1
         return response
@@ -111,6 +119,37 @@ def test_a_dead_server_and_a_spent_time_are_said(fake):
     assert result.error == "not done when the load's time was up"
 
 
+def test_other_servers_spacing_of_events_is_read_too(fake):
+    (result,) = load.closed_loop(fake.url, "m", [Request("tight", 5)], 1)
+    assert result.error is None and result.text == "xxxxx" and result.output_tokens == 5
+
+
+def test_a_load_ends_in_time_whatever_the_server_and_the_rate_do(fake):
+    started = time.monotonic()
+    slow = load.open_loop(fake.url, "m", [Request("hi", 5)] * 50, rate_per_s=1, timeout_s=1.5)
+    silent = load.closed_loop(fake.url, "m", [Request("silence", 5)] * 50, 2, timeout_s=0.5)
+    assert time.monotonic() - started < 10
+    assert len(slow) == len(silent) == 50
+    assert {r.error for r in silent} == {slow[-1].error} == {"not done when the load's time was up"}
+
+
+INTERRUPTED = """
+import sys
+from llminfra import load
+load.closed_loop(sys.argv[1], "m", [load.Request("silence", 5)] * 50, 2)
+"""
+
+
+def test_an_interrupt_ends_a_load(fake):
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, fake.url], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while len(fake.arrivals) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert said.rstrip().endswith("KeyboardInterrupt") and process.returncode == -signal.SIGINT
+
+
 def test_it_works_under_a_running_event_loop(fake):
     async def cell():
         return load.closed_loop(fake.url, "m", [Request("hi", 5)], 1)
@@ -156,3 +195,26 @@ def test_synthetic_requests_are_repeatable_and_differ():
     first, second = (load.synthetic_requests(4, 6, 3, seed=s) for s in (1, 2))
     assert first == load.synthetic_requests(4, 6, 3, seed=1) != second
     assert len({r.prompt for r in first}) == 4 and all(r.body["ignore_eos"] for r in first)
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A tokenizer's folder: every word a token of its own, and one special token in front."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<s>": 0, "<unk>": 1, "▁a": 2, "▁b": 3, "▁c": 4, "▁d": 5}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>").save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def test_prompts_have_exactly_so_many_tokens_special_ones_included(words):
+    requests = load.synthetic_requests(5, 9, 3, tokenizer=words, seed=1)
+    assert [len(r.prompt.split()) for r in requests] == [8] * 5
+    assert requests == load.synthetic_requests(5, 9, 3, tokenizer=words, seed=1)
+    with pytest.raises(load.LoadError, match="makes no prompts of 1 tokens"):
+        load.synthetic_requests(1, 1, 3, tokenizer=words)

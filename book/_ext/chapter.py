@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 from docutils import nodes
-from llminfra.calc import cost
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from llminfra.calc import cost
+
 GPUS = {"t4": "T4", "a10g": "A10G", "a100-40gb": "A100 40 GB"}
+PROVIDERS = {"aws": "AWS", "gcp": "Google Cloud", "runpod": "RunPod"}
 KEYS = {"number", "level", "reading_minutes", "lab_minutes", "memory_gb", "objectives"}
 
 
@@ -32,7 +34,7 @@ class ChapterHeader(SphinxDirective):
         """Return the header as HTML, with costs from the price file."""
         offers = {title: cost.lab_usd(gpu, course["lab_minutes"]) for gpu, title in GPUS.items()}
         prices = ", ".join(
-            f"{title} ${offer['usd']:.2f} ({offer['provider']}, ${offer['usd_per_hour']:.2f}/h)"
+            f"{title} ${offer['usd']:.2f} ({PROVIDERS.get(offer['provider'], offer['provider'].title())}, ${offer['usd_per_hour']:.2f}/h)"
             for title, offer in offers.items()
         )
         read = min(offer["read"] for offer in offers.values())

@@ -17,15 +17,14 @@ DESCRIPTION = (
 
 
 def darken(app: Sphinx) -> None:
-    """Set the dark code style: Furo defines the setting too late for _config.yml."""
+    """Set what _config.yml cannot: the dark code style, which Furo defines too late, and no search page."""
     app.config.pygments_dark_style = "a11y-high-contrast-dark"
+    app.builder.search = False  # each page would load its index; a search of its own comes later
 
 
 def slim(app: Sphinx, page: str, _template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Keep Furo's own script alone, replace all style sheets by one, and give each page a description."""
-    context["script_files"] = [
-        file for file in context["script_files"] if _name(file) in KEPT_SCRIPTS or page == "search"
-    ]
+    context["script_files"] = [file for file in context["script_files"] if _name(file) in KEPT_SCRIPTS]
     context["css_files"] = []
     described = (context.get("meta") or {}).get("description") or DESCRIPTION
     one = '<link rel="stylesheet" href="{}">'.format(context["pathto"]("_static/site.css", 1))

@@ -1,13 +1,15 @@
 """Drive an OpenAI-compatible server and measure what its users feel.
 
 Times follow the field's terms: TTFT, from sending a request to its first token; ITL, the gaps between tokens that follow;
-TPOT, their mean per request; end to end, until the last token. A closed loop keeps a number of requests in flight; an
-open loop sends at a rate, whatever the server does.
+TPOT, their mean per request; end to end, until the last token. They are seen from outside, between the pieces that a
+server sends: one that sends several tokens at once has fewer and longer gaps, and TPOT is what stays comparable. A closed
+loop keeps a number of requests in flight; an open loop sends at a rate, whatever the server does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import random
@@ -15,7 +17,7 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -196,7 +198,7 @@ def open_loop(
         gaps = random.Random(seed)
         due, begin, sent = 0.0, time.perf_counter(), []
         for request in requests:
-            await asyncio.sleep(max(0.0, begin + due - time.perf_counter()))
+            await asyncio.sleep(max(0.0, begin + min(due, timeout_s) - time.perf_counter()))
             sent.append(asyncio.ensure_future(send(request)))
             due += gaps.expovariate(rate_per_s)
         return list(await asyncio.gather(*sent))
@@ -209,7 +211,8 @@ def synthetic_requests(
 ) -> list[Request]:
     """Return requests of random words, all different, whose answers have exactly `output_tokens` tokens.
 
-    With a tokenizer's folder the prompts have exactly `prompt_tokens` tokens; without one, as many short words.
+    With a tokenizer's folder the prompts have exactly `prompt_tokens` tokens, special ones included; without one, as many
+    short words. Raises LoadError if the tokenizer cannot do that.
     """
     source = random.Random(seed)
     exact = {"ignore_eos": True, "temperature": 0}
@@ -219,13 +222,18 @@ def synthetic_requests(
     from transformers import AutoTokenizer
 
     words = AutoTokenizer.from_pretrained(tokenizer)
-    letters = sorted(number for token, number in words.get_vocab().items() if re.fullmatch("Ġ[a-z]+", token))
+    wanted = prompt_tokens - len(words("")["input_ids"])
+    spaced = sorted(number for token, number in words.get_vocab().items() if re.fullmatch("[Ġ▁][a-z]+", token))
+    if wanted < 1 or not spaced:
+        raise LoadError(f"the tokenizer of {tokenizer} makes no prompts of {prompt_tokens} tokens")
     prompts = []
-    while len(prompts) < count:
-        prompt = words.decode([source.choice(letters) for _ in range(prompt_tokens)])
-        if len(words(prompt)["input_ids"]) == prompt_tokens:
+    for _ in range(100 * count):
+        prompt = str(words.decode([source.choice(spaced) for _ in range(wanted)]))
+        if len(prompts) < count and len(words(prompt)["input_ids"]) == prompt_tokens:
             prompts.append(prompt)
-    return [Request(prompt, output_tokens, exact) for prompt in prompts]
+        if len(prompts) == count:
+            return [Request(prompt, output_tokens, exact) for prompt in prompts]
+    raise LoadError(f"the tokenizer of {tokenizer} makes too few prompts of exactly {prompt_tokens} tokens")
 
 
 def _run(
@@ -248,22 +256,30 @@ def _run(
     return _in_thread(main)
 
 
-def _in_thread(main: Callable[[], Awaitable[list[Result]]]) -> list[Result]:
-    """Run a coroutine to its end in a thread of its own, so that it works under a notebook's running loop too."""
-    outcome: list[Any] = []
+def _in_thread(main: Callable[[], Coroutine[Any, Any, list[Result]]]) -> list[Result]:
+    """Run a coroutine to its end in a thread of its own, so that it works under a notebook's running loop too.
+
+    An interrupt here (Ctrl-C) cancels it, so that no request is left on its way.
+    """
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(main())
+    done = threading.Event()
 
     def target() -> None:
-        try:
-            outcome.append(asyncio.run(main()))  # type: ignore[arg-type]
-        except BaseException as error:
-            outcome.append(error)
+        asyncio.set_event_loop(loop)
+        with contextlib.suppress(BaseException):
+            loop.run_until_complete(task)
+        loop.close()
+        done.set()
 
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return list(outcome[0])
+    threading.Thread(target=target, daemon=True).start()
+    try:
+        done.wait()  # An interrupted Thread.join takes the thread for finished.
+    except BaseException:
+        loop.call_soon_threadsafe(task.cancel)
+        done.wait()
+        raise
+    return task.result()
 
 
 async def _send(session: aiohttp.ClientSession, base_url: str, model: str, request: Request, deadline: float) -> Result:
@@ -296,13 +312,14 @@ async def _stream(session: aiohttp.ClientSession, base_url: str, model: str, req
             return
         finished = False
         async for line in response.content:
-            if not line.startswith(b"data: "):
+            if not line.startswith(b"data:"):
                 continue
-            if line.startswith(b"data: [DONE]"):
+            now = time.perf_counter()
+            data = line[5:].strip()
+            if data == b"[DONE]":
                 finished = True
                 break
-            now = time.perf_counter()
-            event = json.loads(line[6:])
+            event = json.loads(data)
             if "error" in event:
                 result.error = str(event["error"])
                 return

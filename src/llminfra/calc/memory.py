@@ -136,10 +136,11 @@ def plan(
 
     Keys, in bytes: budget (usable x gpu_memory_utilization), weights, activation (the widest layer's intermediates for
     max_num_batched_tokens, and the sampler's copies of the logits), graph, other, kv (what is left for the cache, 0 at
-    least); then blocks, kv_tokens, max_concurrent (bounded by max_num_seqs), fits (at least one whole request fits).
-    The order of subtraction is that of vLLM 0.32.0, `v1/worker/gpu_worker.py`, determine_available_memory; activation,
-    graph and other are estimates from `OVERHEADS` (pass `overheads` to replace it, `graphs=False` for eager mode). The
-    defaults are the server's on GPUs below 70 GiB and on the A100. `kv_precision` None means 16 bits.
+    least); then blocks (one more is set aside as the null block), kv_tokens, max_concurrent (bounded by max_num_seqs),
+    fits (at least one whole request fits). The order of subtraction is that of vLLM 0.32.0, `v1/worker/gpu_worker.py`,
+    determine_available_memory; activation, graph and other are estimates from `OVERHEADS` (pass `overheads` to replace
+    it, `graphs=False` for eager mode). The defaults are the server's on GPUs below 70 GiB and on the A100.
+    `kv_precision` None means 16 bits.
     """
     m, g, assumed = tables.model(model), tables.gpu(gpu), overheads or OVERHEADS
     tables.positive("context_tokens", context_tokens)
@@ -157,7 +158,7 @@ def plan(
     }
     block_bytes = block_tokens * kv_bytes_per_token(m, kv_precision or "fp16")
     left = budget - sum(size for name, size in parts.items() if name != "budget_bytes")
-    blocks = max(0, left) // block_bytes
+    blocks = max(0, left // block_bytes - 1)
     resident = blocks // kv_blocks(context_tokens, block_tokens)
     parts.update(
         {

@@ -108,7 +108,8 @@ def prices(gpu_name: str) -> list:
     """Return every known on-demand price of a GPU, cheapest per GPU first.
 
     Keys: gpu, provider, usd_per_gpu_hour, lowest_usd (the low end of a range), gpus_per_instance (how many one must
-    rent at once), instance, source, url, read (the day), partial (what the price leaves out, or empty), unverified, note.
+    rent at once), instance, source, url, read (the day), partial (what the price leaves out, or empty), unverified,
+    note.
     """
     if gpu_name not in gpus():
         raise unknown("GPU", gpu_name, gpus())

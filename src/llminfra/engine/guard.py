@@ -1,24 +1,27 @@
 """Run a command so that nothing of it outlives who asked for it.
 
-    python guard.py COMMAND ARGUMENT…
+    python guard.py OWNER FOLDER COMMAND ARGUMENT…
 
-The command starts in a process group of its own. Whoever starts the guard holds the write end of its standard input:
-when that closes, because its owner closed it or died in whatever way, every process below the guard is killed. As a
-subreaper (see prctl(2)) the guard also inherits, and ends, processes whose own parent is gone. It writes the pid of the
-command to standard output, passes SIGTERM on, and exits with the command's status. It needs only the standard library, so
-that it is up at once.
+The command starts in a process group of its own, with FOLDER for its temporary files. OWNER is the pid of who starts the
+guard and holds the write end of its standard input: when that closes, or the owner dies in whatever way, every process
+below the guard is killed. As a subreaper (see prctl(2)) the guard also inherits, and ends, processes whose own parent is
+gone; if its owner died it removes FOLDER too. It writes the pid of the command to standard output, passes SIGTERM on, and
+exits with the command's status. It needs only the standard library, so that it is up at once.
 """
 
 import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+TRACKER_S = 5
+"""How long Python's resource tracker may take to unlink the shared memory of processes that were killed."""
 
 
 def descendants() -> list[int]:
@@ -36,13 +39,24 @@ def descendants() -> list[int]:
     return found[1:]
 
 
+def is_tracker(pid: int) -> bool:
+    """Return whether a process is a resource tracker, which ends by itself once those it serves are gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"multiprocessing.resource_tracker" in file.read()
+    except OSError:
+        return False
+
+
 def end_all() -> None:
     """Kill every process below this one, again until none is left: one may have been about to fork."""
+    deadline = time.monotonic() + TRACKER_S
     while True:
         alive = descendants()
         for pid in alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline or not is_tracker(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -51,30 +65,39 @@ def end_all() -> None:
         time.sleep(0.02)
 
 
-def main(command: list[str]) -> int:
+def main(owner: int, folder: str, command: list[str]) -> int:
     """Run the command under guard and return its exit status (128 + N after signal N)."""
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         start_new_session=True,
-        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+        env={**os.environ, "TMPDIR": folder},
+        preexec_fn=prepare,
     )
     signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
-    print(child.pid, flush=True)
-    while child.poll() is None:
+    with contextlib.suppress(BrokenPipeError):
+        print(child.pid, flush=True)
+    while child.poll() is None and os.getppid() == owner:
         readable, _, _ = select.select([0], [], [], 0.1)
         if readable and not os.read(0, 1):
             break
-    end_all()
     status = child.poll()
+    end_all()
+    if os.getppid() != owner:
+        shutil.rmtree(folder, ignore_errors=True)
     if status is None:
         return 128 + signal.SIGKILL
     return status if status >= 0 else 128 - status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
+import dataclasses
 import gc
+import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import settings
-from .errors import EngineError, refuse_early, tidy
+from .errors import EngineError, explain, nearest, refuse_early, tidy
 
 
 @contextlib.contextmanager
@@ -22,60 +23,71 @@ def offline(model: str, **engine_args: Any) -> Iterator[Any]:
     Parameters are vLLM's engine arguments over this machine's defaults (see `settings.arguments`). What the engine
     writes while it starts does not reach the notebook. Raises EngineError with the engine's own reason if it refuses.
     """
-    for name, value in settings.environment().items():
-        os.environ.setdefault(name, value)
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
+    os.environ.update(settings.environment())
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = settings.OFFLINE["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", settings.OFFLINE["VLLM_LOGGING_LEVEL"])
     given = settings.arguments({"disable_log_stats": False, "use_tqdm_on_load": False, **engine_args})
-    on_cpu = settings.profile() == "cpu"
-    if on_cpu:
+    if settings.profile() == "cpu":
         given.setdefault("distributed_executor_backend", "uni")
-        refuse_early(model, settings.kv_space_bytes(dict(os.environ)), given.get("load_format"))
-    with _silence():
-        from vllm import LLM
+        refuse_early(model, os.environ, settings.kv_space_bytes(dict(os.environ)), given.get("load_format"))
+    with tempfile.TemporaryDirectory(prefix="llminfra-", ignore_cleanup_errors=True) as folder:
+        with _silence() as written, _temporary_files_in(folder):
+            from vllm import LLM
 
-        _refuse_unknown(given)
+            _refuse_unknown(given)
+            try:
+                llm = LLM(model=model, **given)
+            except Exception as error:
+                # The traceback's frames hold the half-made engine and its cache.
+                message, error.__traceback__ = explain(tidy(str(error))), None
+                gc.collect()
+                raise EngineError(f"the engine did not start: {message}", written()) from None
         try:
-            llm = LLM(model=model, **given)
-        except Exception as error:
-            # The traceback's frames hold the half-made engine and its cache.
-            message, error.__traceback__ = tidy(str(error)), None
+            yield llm
+        finally:
+            with _silence():
+                llm.llm_engine.engine_core.shutdown()
+            # Names in a notebook may still hold the object: empty it, so that weights and cache go.
+            llm.__dict__.clear()
             gc.collect()
-            raise EngineError(f"the engine did not start: {message}") from None
-    try:
-        yield llm
-    finally:
-        with _silence():
-            llm.llm_engine.engine_core.shutdown()
-        # Names in a notebook may still hold the object: empty it, so that weights and cache go.
-        llm.__dict__.clear()
-        gc.collect()
 
 
 def _refuse_unknown(given: dict[str, Any]) -> None:
-    import dataclasses
+    from vllm import LLM, EngineArgs
 
-    from vllm import EngineArgs
-
-    known = {field.name for field in dataclasses.fields(EngineArgs)}
+    known = {field.name for field in dataclasses.fields(EngineArgs)} | set(inspect.signature(LLM).parameters)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise EngineError(f"unknown engine argument {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise EngineError(f"unknown engine argument {name!r}{nearest(name, known)}")
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep what is written to the descriptors of stdout and stderr, by compiled code too, off the page."""
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Let Python's temporary files go to a folder: vLLM leaves its own behind."""
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[Callable[[], str]]:
+    """Keep what is written to the descriptors of stdout and stderr, by compiled code too, off the page; give it back."""
     sys.stdout.flush()
     sys.stderr.flush()
     with tempfile.TemporaryFile() as sink:
+
+        def written() -> str:
+            sink.seek(0)
+            return sink.read().decode(errors="replace")
+
         saved = [(number, os.dup(number)) for number in (1, 2)]
         for number, _ in saved:
             os.dup2(sink.fileno(), number)
         try:
             with contextlib.redirect_stderr(_Devnull()):
-                yield
+                yield written
         finally:
             for number, copy in saved:
                 os.dup2(copy, number)

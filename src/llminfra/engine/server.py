@@ -18,17 +18,23 @@ from typing import Any
 import httpx
 
 from . import guard, settings
-from .errors import EngineError, reason, refuse_early
+from .errors import EngineError, last_words, reason, refuse_early
 
-STOP_S = 30
-"""How long a server may take to stop by itself before it is killed."""
+STOP_S = 10
+"""How long a server may take to stop by itself, beyond its `shutdown_timeout`, before it is killed.
+
+vLLM 0.32.0 may wait for ever for a client whose answer it cut off."""
+
+ASK = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+"""A proxy that the environment names must not come between us and 127.0.0.1."""
 
 
 class Server:
     """A running server: where it answers, what it is called there, its log and its metrics."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int, model: str, log_path: Path):
+    def __init__(self, process: subprocess.Popen[str], port: int, model: str, log_path: Path, stop_s: float = STOP_S):
         self.process = process
+        self.stop_s = stop_s
         self.port = port
         self.model = model
         self.log_path = log_path
@@ -50,7 +56,7 @@ class Server:
         from prometheus_client.parser import text_string_to_metric_families
 
         found: dict[str, list[tuple[dict[str, str], float]]] = {}
-        text = httpx.get(f"{self.url}/metrics", timeout=30).raise_for_status().text
+        text = ASK.get(f"{self.url}/metrics", timeout=30).raise_for_status().text
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 found.setdefault(sample.name, []).append((sample.labels, sample.value))
@@ -62,14 +68,16 @@ class Server:
 
     def client(self) -> Any:
         """Return an `openai.OpenAI` client of this server, without retries."""
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
-        return OpenAI(base_url=self.base_url, api_key="none", max_retries=0, timeout=300)
+        straight = DefaultHttpxClient(trust_env=False)
+        return OpenAI(base_url=self.base_url, api_key="none", max_retries=0, timeout=300, http_client=straight)
 
     def terminate(self) -> None:
         """Send SIGTERM to the API server, as systemd and Kubernetes do to stop it."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
+        if self.pid and self.running():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit status once the server has ended, 128 + N after signal N. Raises TimeoutExpired."""
@@ -80,19 +88,21 @@ class Server:
         return self.process.poll() is None
 
     def stop(self) -> None:
-        """Stop the server and every process below it: SIGTERM, and after STOP_S seconds SIGKILL."""
-        if self.running():
+        """Stop the server and every process below it: SIGTERM, and SIGKILL if that takes too long (see STOP_S)."""
+        try:
             self.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.wait(STOP_S)
-        self.kill()
+                self.wait(self.stop_s)
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """End the server and every process below it at once."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
+        _release(self.process)
+        if self.process.returncode < 0 and self.pid:
+            # The guard itself was killed; the engine's processes share a group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -115,18 +125,18 @@ def serve(
     It is ready when it has answered a completion of one token, not when its port opens. It ends with the block, with
     Ctrl-C, and with this process, however that ends. Raises EngineError with the engine's own reason.
     """
-    variables = {**os.environ, **settings.environment(), "PYTHONUNBUFFERED": "1", **(env or {})}
+    variables = {**settings.outside(os.environ), **settings.environment(), "PYTHONUNBUFFERED": "1", **(env or {})}
     given = settings.arguments({"served_model_name": Path(model).name, **engine_args})
     if settings.profile() == "cpu":
-        refuse_early(model, settings.kv_space_bytes(variables), given.get("load_format"))
+        refuse_early(model, variables, settings.kv_space_bytes(variables), given.get("load_format"))
     chosen = _port(port)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
     command += ["--port", str(chosen), "--model", model, *_flags(given)]
-    with tempfile.TemporaryDirectory(prefix="llminfra-engine-") as folder:
+    with tempfile.TemporaryDirectory(prefix="llminfra-", ignore_cleanup_errors=True) as folder:
         log_path = Path(folder) / "engine.log"
         with open(log_path, "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-S", guard.__file__, *command],
+                [sys.executable, "-S", guard.__file__, str(os.getpid()), folder, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -135,16 +145,24 @@ def serve(
                 start_new_session=True,
             )
         try:
-            server = Server(process, chosen, _served_name(given), log_path)
-            _await(server, timeout_s)
-            yield server
-        finally:
-            with contextlib.suppress(UnboundLocalError):
+            stop_s = STOP_S + float(given.get("shutdown_timeout") or 0)
+            server = Server(process, chosen, _served_name(given), log_path, stop_s)
+            try:
+                _await(server, timeout_s)
+                yield server
+            finally:
                 server.stop()
                 server._final_log = server.log()
-            if process.stdin is not None:
-                process.stdin.close()
-            process.wait()
+        finally:
+            _release(process)
+
+
+def _release(process: subprocess.Popen[str]) -> None:
+    """Let go of the guard, which then kills all that is left, and wait until it has."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.close()
+    process.wait()
+    process.stdout.close()
 
 
 def _served_name(given: dict[str, Any]) -> str:
@@ -172,7 +190,7 @@ def _flags(given: dict[str, Any]) -> list[str]:
         elif value is False:
             flags.append("--no-" + flag[2:])
         elif isinstance(value, list | tuple):
-            flags += [flag, *map(str, value)]
+            flags += [flag, *(json.dumps(item) if isinstance(item, dict) else str(item) for item in value)]
         elif isinstance(value, dict):
             flags += [flag, json.dumps(value)]
         elif value is not None:
@@ -184,23 +202,31 @@ def _await(server: Server, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if not server.running():
-            log = server.log()
-            status = server.process.returncode
-            why = reason(log) if status != 128 + signal.SIGKILL else "it was killed, most likely for lack of memory"
-            raise EngineError(f"the engine stopped while starting (status {status}): {why}", log)
-        if _answers(server):
+            log, status = server.log(), server.process.returncode
+            raise EngineError(f"the engine stopped while starting (status {status}): {reason(log, status)}", log)
+        if _answers(server, deadline):
             return
         time.sleep(0.2)
     raise EngineError(
-        f"the engine did not answer within {timeout_s:g} s; its last words: {reason(server.log())}", server.log()
+        f"the engine did not answer within {timeout_s:g} s; raise timeout_s. Its last words: {last_words(server.log())}",
+        server.log(),
     )
 
 
-def _answers(server: Server) -> bool:
+def _answers(server: Server, deadline: float) -> bool:
+    """Return whether the server is healthy, knows its model, and has answered a question of one token about it."""
+    question = {"model": server.model, "prompt": "Hi", "max_tokens": 1}
     try:
-        if httpx.get(f"{server.url}/health", timeout=5).status_code != 200:
+        if ASK.get(f"{server.url}/health", timeout=5).status_code != 200:
             return False
-        question = {"model": server.model, "prompt": "Hi", "max_tokens": 1}
-        return httpx.post(f"{server.base_url}/completions", json=question, timeout=120).status_code == 200
-    except httpx.HTTPError:
+        models = ASK.get(f"{server.base_url}/models", timeout=5).json()["data"]
+        if server.model not in [model["id"] for model in models]:
+            return False
+        patience_s = max(1.0, deadline - time.monotonic())
+        answer = ASK.post(f"{server.base_url}/completions", json=question, timeout=patience_s)
+        if answer.status_code == 404:
+            question = {"model": server.model, "input": "Hi"}
+            answer = ASK.post(f"{server.base_url}/embeddings", json=question, timeout=patience_s)
+        return answer.status_code == 200
+    except (httpx.HTTPError, LookupError, ValueError):
         return False

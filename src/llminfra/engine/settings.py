@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ..models import MODELS, profile
@@ -20,6 +21,13 @@ ON_CPU = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
 }
+OFFLINE = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "CRITICAL"}
+"""What an engine inside this process needs, and a server must not inherit: it would be silent about its faults."""
+
+
+def outside(env: Mapping[str, str]) -> dict[str, str]:
+    """Return environment variables without those that an offline engine set."""
+    return {name: value for name, value in env.items() if OFFLINE.get(name) != value}
 
 
 def environment() -> dict[str, str]:
