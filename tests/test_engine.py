@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -34,6 +35,13 @@ def server():
     """One server for all tests that only ask."""
     with serve(models.ready(), shutdown_timeout=30) as running:
         yield running
+
+
+@pytest.fixture
+def folder():
+    """An empty folder whose path is short enough for the engine's sockets, as pytest's own is not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        yield Path(made)
 
 
 class Owner:
@@ -111,9 +119,9 @@ def _session(pid):
 
 
 @pytest.fixture
-def owner(tmp_path):
+def owner(folder):
     """A started owner; ended after the test, whatever happened."""
-    started = Owner(tmp_path)
+    started = Owner(folder)
     yield started
     started.below()
     if started.process.poll() is None:
@@ -185,8 +193,8 @@ def test_a_server_does_not_inherit_the_silence_of_an_offline_engine():
 # What only the engine knows: its own reason, in one line.
 
 
-def test_an_unknown_argument_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_an_unknown_argument_is_named(folder, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
     with pytest.raises(EngineError) as error, serve(models.ready(), max_numb_seqs=3):
         pass
     assert str(error.value) == (
@@ -194,16 +202,22 @@ def test_an_unknown_argument_is_named(tmp_path, monkeypatch):
         "did you mean 'max_num_seqs'?"
     )
     assert "usage:" in error.value.log
-    assert not psutil.Process().children(recursive=True) and not list(tmp_path.iterdir())
+    assert not psutil.Process().children(recursive=True) and not list(folder.iterdir())
 
 
-def test_a_cache_too_small_is_explained_by_the_engine(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_a_cache_too_small_is_explained_by_the_engine_also_where_temporary_paths_are_long(folder, monkeypatch):
+    deep = folder / ("deep" * 20)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    before = {path.name for path in Path("/tmp").iterdir()}
     with pytest.raises(EngineError) as error, serve(models.ready(), num_gpu_blocks_override=4):
         pass
     said = str(error.value)
     assert "max seq len (1024)" in said and "estimated maximum model length is 384" in said and "\n" not in said
-    assert not psutil.Process().children(recursive=True) and not list(tmp_path.iterdir())
+    assert not psutil.Process().children(recursive=True) and not list(deep.iterdir())
+    assert not [
+        path for path in Path("/tmp").iterdir() if path.name.startswith("llminfra-") and path.name not in before
+    ]
 
 
 # Nothing outlives its owner.
@@ -331,10 +345,10 @@ print(json.dumps({"tokens": len(made[0].outputs[0].token_ids), "said": said, "he
 """
 
 
-def test_offline_engines_follow_each_other_quietly(tmp_path):
+def test_offline_engines_follow_each_other_quietly(folder):
     done = subprocess.run(
         [sys.executable, "-c", OFFLINE],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=200,
@@ -351,4 +365,4 @@ def test_offline_engines_follow_each_other_quietly(tmp_path):
     assert gone == "AttributeError"
     # A third engine that kept the first ones' caches would hold 2 GiB more.
     assert found["held"][2] - found["held"][0] < 2**29
-    assert not [path for path in Path(tmp_path).iterdir() if path.name.startswith(("llminfra-", "vllm"))]
+    assert not [path for path in folder.iterdir() if path.name.startswith(("llminfra-", "vllm"))]

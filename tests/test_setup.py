@@ -1,9 +1,11 @@
 """The locks, the environments and the repository keep their promises."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,7 +100,7 @@ def test_another_python_gets_one_line(tmp_path):
 
 
 def test_a_missing_system_package_stops_with_the_line_to_run(tmp_path):
-    for tool in ("bash", "dirname", "id", "env"):
+    for tool in ("bash", "dirname", "id", "env", "uname"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
     done = subprocess.run(
         [ROOT / "tools" / "system.sh"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
@@ -131,13 +133,21 @@ def test_the_site_fails_to_build_when_a_cell_changes_and_names_it(tmp_path):
     text = chapter.read_text()
     assert "greedy = SamplingParams(temperature=0, max_tokens=24)" in text
     chapter.write_text(text.replace("max_tokens=24)", "max_tokens=25)", 1))
-    build = [sys.executable, "-m", "jupyter_book", "build", str(tmp_path), "-W", "-n", "--keep-going", "--quiet"]
+    build = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        str(tmp_path),
+        "-W",
+        "-n",
+        "--keep-going",
+        "--quiet",
+    ]
     done = subprocess.run(
         build,
         capture_output=True,
         text=True,
         check=False,
-        env={**__import__("os").environ, "PYTHONPATH": str(tmp_path / "src")},
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
     )
     said = done.stdout + done.stderr
     assert done.returncode != 0

@@ -9,12 +9,14 @@ cd "$(dirname "$0")/.."
 # command or file that shows it is there : Debian package
 needs=(
   "chromium:chromium"            # the browser that reads the built pages
+  "systemd-analyze:systemd"      # reads the unit files
+  "/usr/lib/$(uname -m)-linux-gnu/libnuma.so.1:libnuma1"  # the engine's CPU kernels link to it
 )
 [ "${1-}" = venv ] && needs=("no-ensurepip:python3-venv")
 
 missing=()
 for need in "${needs[@]}"; do
-  command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+  command -v "${need%%:*}" >/dev/null || [ -e "${need%%:*}" ] || missing+=("${need##*:}")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 

@@ -25,6 +25,9 @@ STOP_S = 10
 
 vLLM 0.32.0 may wait for ever for a client whose answer it cut off."""
 
+LONGEST_FOLDER = 50
+"""vLLM puts Unix sockets with names of 36 characters in its temporary folder; their path may have 107 (see unix(7))."""
+
 ASK = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 """A proxy that the environment names must not come between us and 127.0.0.1."""
 
@@ -132,7 +135,8 @@ def serve(
     chosen = _port(port)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
     command += ["--port", str(chosen), "--model", model, *_flags(given)]
-    with tempfile.TemporaryDirectory(prefix="llminfra-", ignore_cleanup_errors=True) as folder:
+    place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="llminfra-", dir=place, ignore_cleanup_errors=True) as folder:
         log_path = Path(folder) / "engine.log"
         with open(log_path, "wb") as log:
             process = subprocess.Popen(
