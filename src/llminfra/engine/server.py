@@ -152,7 +152,11 @@ def serve(
             stop_s = STOP_S + float(given.get("shutdown_timeout") or 0)
             server = Server(process, chosen, _served_name(given), log_path, stop_s)
             try:
-                _await(server, timeout_s)
+                try:
+                    _await(server, timeout_s)
+                except BaseException:
+                    server.kill()
+                    raise
                 yield server
             finally:
                 server.stop()
