@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import rcssmin
 from docutils import nodes
@@ -19,7 +19,7 @@ DESCRIPTION = (
 def darken(app: Sphinx) -> None:
     """Set what _config.yml cannot: the dark code style, which Furo defines too late, and no search page."""
     app.config.pygments_dark_style = "a11y-high-contrast-dark"
-    app.builder.search = False  # each page would load its index; a search of its own comes later
+    cast(Any, app.builder).search = False  # each page would load its index; a search of its own comes later
 
 
 def slim(app: Sphinx, page: str, _template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:

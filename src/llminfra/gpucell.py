@@ -62,7 +62,8 @@ def resolve(source: str, namespace: dict[str, Any]) -> None:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise GpuCellError(f"the GPU cell does not parse: {error}") from None
-    bound, used = set(dir(builtins)) | set(namespace), {}
+    bound = set(dir(builtins)) | set(namespace)
+    used: dict[str, int] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -111,7 +112,7 @@ def gpu_cell(line: str, cell: str) -> None:
     from IPython.core.getipython import get_ipython
 
     wanted = options(line)
-    shell = get_ipython()
+    shell: Any = get_ipython()
     resolve(cell, shell.user_ns)
     here = gpus()
     lacking = [name for name in wanted.needs if importlib.util.find_spec(name) is None]

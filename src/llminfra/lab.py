@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .gpucell import gpu_cell
@@ -95,6 +95,7 @@ SERIES = ("#00589c", "#b3420e", "#2c6e31", "#7a3e9d")
 def plots() -> None:
     """Set matplotlib to the course's style: dark ink on a light card, which reads on a light and on a dark page."""
     import matplotlib as mpl
+    from cycler import cycler
 
     mpl.rcParams.update(
         {
@@ -116,7 +117,7 @@ def plots() -> None:
             "grid.color": GRID,
             "lines.linewidth": 2,
             "lines.markersize": 6,
-            "axes.prop_cycle": mpl.cycler(color=SERIES) + mpl.cycler(marker=["o", "s", "^", "D"]),
+            "axes.prop_cycle": cycler(color=SERIES) + cycler(marker=["o", "s", "^", "D"]),
             "legend.frameon": False,
         }
     )
@@ -127,10 +128,9 @@ def _register() -> None:
         from IPython.core.getipython import get_ipython
     except ImportError:
         return
-    shell = get_ipython()
+    shell: Any = get_ipython()
     if shell is not None:
-        magic: Callable[[str, str], None] = gpu_cell
-        shell.register_magic_function(magic, "cell", "gpu")
+        shell.register_magic_function(gpu_cell, "cell", "gpu")
 
 
 _register()
