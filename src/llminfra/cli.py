@@ -88,11 +88,19 @@ def _record(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def engine_arguments(words: list[str]) -> dict[str, str | bool]:
+    """Return `name=value` words as engine arguments; `true` and `false` are flags, and a name alone is true."""
+    found: dict[str, str | bool] = {}
+    for word in words:
+        name, given, value = word.partition("=")
+        found[name.replace("-", "_")] = {"true": True, "false": False}.get(value.lower(), value) if given else True
+    return found
+
+
 def _engine(chosen: argparse.Namespace) -> int:
     from .engine import serve
 
-    values = dict(argument.partition("=")[::2] for argument in chosen.arguments)
-    with serve(models.ready(), port=chosen.port, **values) as server:
+    with serve(models.ready(), port=chosen.port, **engine_arguments(chosen.arguments)) as server:
         print(f"{server.model} answers at {server.base_url}; Ctrl-C stops it", flush=True)
         server.wait()
     return 0
