@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from . import models, twins
 
@@ -88,9 +89,9 @@ def _record(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def engine_arguments(words: list[str]) -> dict[str, str | bool]:
+def engine_arguments(words: list[str]) -> dict[str, Any]:
     """Return `name=value` words as engine arguments; `true` and `false` are flags, and a name alone is true."""
-    found: dict[str, str | bool] = {}
+    found: dict[str, Any] = {}
     for word in words:
         name, given, value = word.partition("=")
         found[name.replace("-", "_")] = {"true": True, "false": False}.get(value.lower(), value) if given else True
