@@ -90,6 +90,19 @@ def test_prose_alone_makes_nothing_stale(project):
     assert problems(project) == []
 
 
+def test_new_prose_reaches_the_twin_without_executing(project):
+    chapter = project / "book" / "01-tiny.md"
+    edit(chapter, "# Tiny", "# Tiny, told better")
+    assert twins.write(twins.with_prose(chapter), twins.twin_path(chapter))
+    twin = nbformat.read(twins.twin_path(chapter), 4)
+    assert twin.cells[0].source == "# Tiny, told better"
+    assert twin.cells[2].outputs[0].text == "42\n" and problems(project) == []
+    assert not twins.write(twins.with_prose(chapter), twins.twin_path(chapter))
+    edit(chapter, "6 * 7", "6 * 8")
+    with pytest.raises(twins.TwinError, match="its code is not what was executed"):
+        twins.with_prose(chapter)
+
+
 def test_a_missing_twin_is_said(project):
     (project / "notebooks" / "01-tiny.ipynb").unlink()
     (problem,) = problems(project)
@@ -187,6 +200,7 @@ def test_a_chapter_can_be_trusted(chapter, record_property):
     twin_file = twins.twin_path(chapter)
     twin = nbformat.read(twin_file, 4)
     nbformat.validate(twin)
+    assert twin == twins.with_prose(chapter), "the notebook's prose is not the chapter's: run `make notebooks`"
     strict, shown = twins.strict_share(twin)
     print(f"{chapter.stem}: {len(found)} cells executed, {strict} of {shown} outputs compared strictly")
     assert len(found) >= 20

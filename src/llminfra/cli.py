@@ -69,7 +69,11 @@ def _notebooks(chosen: argparse.Namespace) -> int:
         for problem in problems:
             print(problem)
         stale += bool(problems)
-        if chosen.check or not (problems or chosen.force):
+        if chosen.check:
+            continue
+        if not (problems or chosen.force):
+            if twins.write(twins.with_prose(chapter), twins.twin_path(chapter)):
+                print(f"{chapter.name}: its twin has the new prose")
             continue
         started = time.monotonic()
         changed = twins.write(twins.execute(chapter), twins.twin_path(chapter))

@@ -248,6 +248,22 @@ def unchecked_measurements(cells: list[Cell]) -> list[Cell]:
 # Making one
 
 
+def with_prose(chapter: Path) -> NotebookNode:
+    """Return a chapter's twin with the chapter's prose of today: for one whose code has not changed, without executing.
+
+    Raises TwinError if the code has changed.
+    """
+    twin, fresh = nbformat.read(twin_path(chapter), as_version=4), convert(chapter)
+    executed = [cell for cell in twin.cells if cell.cell_type == "code"]
+    waiting = [cell for cell in fresh.cells if cell.cell_type == "code"]
+    if [cell.source for cell in executed] != [cell.source for cell in waiting]:
+        raise TwinError(f"{chapter.name}: its code is not what was executed; run `make notebooks`")
+    for old, new in zip(executed, waiting, strict=True):
+        new.outputs, new.execution_count = old.outputs, old.execution_count
+    fresh.metadata = twin.metadata
+    return fresh
+
+
 def execute(chapter: Path, root: Path = ROOT, timeout_s: int = 900) -> NotebookNode:
     """Execute a chapter in a fresh kernel and return its twin, stamped.
 
