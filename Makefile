@@ -26,7 +26,9 @@ serve: ## Serve the built site on 127.0.0.1 (PORT=8000)
 	@$(SITE)/python tools/serve.py --port $(PORT)
 
 .PHONY: test
-test: .venv/.ready ## Run every check (a full environment, an engine, a browser)
+test: ## Run every check (a full environment, an engine, a browser)
+	@tools/system.sh before
+	@$(MAKE) --no-print-directory .venv/.ready
 	@tools/system.sh
 	@$(MAKE) --no-print-directory book
 	@$(MAKE) --no-print-directory lint
