@@ -9,6 +9,7 @@ from typing import Any, cast
 import rcssmin
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinxcontrib import katex
 
 KEPT_SCRIPTS = ("furo.js", "theme.js")
 DESCRIPTION = (
@@ -17,8 +18,10 @@ DESCRIPTION = (
 
 
 def darken(app: Sphinx) -> None:
-    """Set what _config.yml cannot: the dark code style, which Furo defines too late, and no search page."""
+    """Set what _config.yml cannot: the dark code style, which Furo defines too late, MathML, and no search page."""
     app.config.pygments_dark_style = "a11y-high-contrast-dark"
+    # What browsers and screen readers read natively needs no style sheet and no fonts.
+    katex.KATEX_DEFAULT_OPTIONS["output"] = "mathml"
     cast(Any, app.builder).search = False  # each page would load its index; a search of its own comes later
 
 
@@ -40,7 +43,7 @@ def polish(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.name != "html":
         return
     static = Path(app.outdir) / "_static"
-    sheets = ["pygments.css", "styles/furo.css", "styles/furo-extensions.css", "katex.css", "course.css"]
+    sheets = ["pygments.css", "styles/furo.css", "styles/furo-extensions.css", "course.css"]
     texts = []
     for sheet in sheets:
         if (static / sheet).is_file():
@@ -56,6 +59,7 @@ def polish(app: Sphinx, exception: Exception | None) -> None:
 def mend(html: str) -> str:
     """Return a page whose scrollable blocks take the keyboard, whose asides have names, and that links no other sheet."""
     html = re.sub(r'<link rel="stylesheet"[^>]*href="(?![^"]*_static/site\.css)[^"]*"[^>]*/?>\s*', "", html)
+    html = re.sub(r'<script type="text/x-thebe-config">.*?</script>\s*<script>.*?</script>', "", html, flags=re.S)
     html = re.sub(r"<pre>", '<pre tabindex="0">', html)
     html = html.replace('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="Site">')
     html = re.sub(r'<aside class="toc-drawer([^"]*)">', r'<aside class="toc-drawer\1" aria-label="On this page">', html)
