@@ -7,12 +7,14 @@ from nbval.plugin import IPyNbCell
 from llminfra import twins
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item):
+    """Put notebooks into the lane that starts engines."""
+    if isinstance(item, IPyNbCell):
+        item.add_marker(pytest.mark.xdist_group("engine"))
+
+
 def pytest_collection_modifyitems(items):
-    """Put notebooks into the lane that starts engines, and that lane first: it is the longer one."""
-    for item in items:
-        if isinstance(item, IPyNbCell):
-            item.add_marker(pytest.mark.xdist_group("engine"))
+    """Put that lane first: it is the longer one."""
     items.sort(key=lambda item: not any(mark.args == ("engine",) for mark in item.iter_markers("xdist_group")))
 
 

@@ -133,8 +133,10 @@ def test_a_load_ends_in_time_whatever_the_server_and_the_rate_do(fake):
     assert {r.error for r in silent} == {slow[-1].error} == {"not done when the load's time was up"}
 
 
+# A shell that started the tests in the background may have left SIGINT ignored.
 INTERRUPTED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from llminfra import load
 load.closed_loop(sys.argv[1], "m", [load.Request("silence", 5)] * 50, 2)
 """

@@ -27,9 +27,9 @@ def site():
     server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """Debian's Chromium where there is one, else Playwright's own."""
+    """Debian's Chromium where there is one, else Playwright's own. While it is there, this thread has an event loop."""
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or os.environ.get("CHROMIUM")
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..models import MODELS, profile
+from ..models import MODELS, cache_folder, profile
 
 KV_SPACE_GIB = 1
 
@@ -36,6 +36,8 @@ def environment() -> dict[str, str]:
     On a CPU: nothing fetched from a hub, 1 GiB of KV cache, one thread (two collapse on busy cores).
     """
     wanted = {**QUIET, **ON_CPU} if profile() == "cpu" else {k: v for k, v in QUIET.items() if k != "HF_HUB_OFFLINE"}
+    # Else torch remembers, for all later engines, the temporary folder of the first one.
+    wanted["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "torchinductor")
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
