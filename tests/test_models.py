@@ -64,11 +64,11 @@ def test_a_gpu_gets_the_profile_whose_model_it_runs(name, memory_gib, capability
 @pytest.mark.parametrize(
     ("says", "expected"),
     [
-        ("echo 'Tesla T4, 15360, 7.5'", "t4"),
-        ("echo 'NVIDIA A10G, 23028, 8.6'; echo 'NVIDIA A10G, 23028, 8.6'", "a10g"),
+        ("echo 'Tesla T4, 15360, 535.1, 7.5'", "t4"),
+        ("echo 'NVIDIA A10G, 23028, 550.1, 8.6'; echo 'NVIDIA A10G, 23028, 550.1, 8.6'", "a10g"),
         ("true", "cpu"),
         ("echo 'NVIDIA-SMI has failed'; exit 9", "cpu"),
-        ("echo 'NVIDIA GB10, [N/A], 12.1'", None),
+        ("echo 'NVIDIA GB10, [N/A], 580.1, 12.1'", None),
     ],
 )
 def test_nvidia_smi_is_asked(says, expected, tmp_path, monkeypatch):
@@ -80,7 +80,7 @@ def test_nvidia_smi_is_asked(says, expected, tmp_path, monkeypatch):
     if expected:
         assert models.profile() == expected
     else:
-        with pytest.raises(ModelError, match=r"'NVIDIA GB10, \[N/A\], 12.1': no profile for it; set LLMINFRA_PROFILE"):
+        with pytest.raises(ModelError, match=r"NVIDIA GB10.*no profile for it; set LLMINFRA_PROFILE"):
             models.profile()
 
 

@@ -17,12 +17,13 @@ import importlib.util
 import json
 import os
 import shlex
-import subprocess
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from .models import gpus
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "notebooks" / "recordings"
 OPTIONS = {"name", "memory", "needs", "predict"}
@@ -94,17 +95,6 @@ def _importable(module: str, name: str | None = None) -> None:
         raise GpuCellError(f"the GPU cell imports {module!r}, which is not installed")
     if name is not None and not hasattr(importlib.import_module(module), name):
         raise GpuCellError(f"the GPU cell imports {name!r} from {module}, which has no such name")
-
-
-def gpus() -> list[dict[str, str]]:
-    """Return name, memory in MiB and driver of each NVIDIA GPU here; an empty list where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    try:
-        out = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    keys = ("name", "memory_mib", "driver")
-    return [dict(zip(keys, map(str.strip, row.split(",")), strict=True)) for row in out.splitlines() if row.strip()]
 
 
 def gpu_cell(line: str, cell: str) -> None:

@@ -61,6 +61,23 @@ MODELS = {
 """The ungated model of each hardware profile."""
 
 
+def gpus() -> list[dict[str, str]]:
+    """Return name, memory_mib, driver and capability of each NVIDIA GPU here, as nvidia-smi says; none: an empty list.
+
+    Raises ModelError for an answer that cannot be read.
+    """
+    keys = {"name": "name", "memory.total": "memory_mib", "driver_version": "driver", "compute_cap": "capability"}
+    query = ["nvidia-smi", f"--query-gpu={','.join(keys)}", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [[part.strip() for part in line.split(",")] for line in said.splitlines() if line.strip()]
+    if any(len(row) != len(keys) for row in rows):
+        raise ModelError(f"nvidia-smi says {said.strip()!r}: no profile for it; set LLMINFRA_PROFILE")
+    return [dict(zip(keys.values(), row, strict=True)) for row in rows]
+
+
 def profile() -> str:
     """Return the hardware profile of this machine: cpu, t4, a10g, a100 or h100.
 
@@ -74,19 +91,14 @@ def profile() -> str:
         if named not in MODELS:
             raise ModelError(f"LLMINFRA_PROFILE={named}: no such profile; there are {', '.join(MODELS)}")
         return named
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+    here = gpus()
+    if not here:
         return "cpu"
-    if not said:
-        return "cpu"
-    first = said.splitlines()[0]
+    first = here[0]
     try:
-        name, memory_mib, capability = (part.strip() for part in first.split(","))
-        return profile_of(name, float(memory_mib) / 1024, float(capability))
+        return profile_of(first["name"], float(first["memory_mib"]) / 1024, float(first["capability"]))
     except ValueError:
-        raise ModelError(f"nvidia-smi says {first!r}: no profile for it; set LLMINFRA_PROFILE") from None
+        raise ModelError(f"nvidia-smi says {first}: no profile for it; set LLMINFRA_PROFILE") from None
 
 
 def profile_of(name: str, memory_gib: float, capability: float) -> str:
