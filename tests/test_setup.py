@@ -109,6 +109,12 @@ def test_a_missing_system_package_stops_with_the_line_to_run(tmp_path):
     assert re.fullmatch(r"Missing: .*chromium.*\. Run: sudo apt-get install -y .*chromium.*\n", done.stderr)
 
 
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process has no lanes")
+def test_notebooks_stay_in_the_lane_of_the_engines(request):
+    cells = [item.nodeid for item in request.session.items if ".ipynb" in item.nodeid]
+    assert all(nodeid.endswith("@engine") for nodeid in cells)
+
+
 def test_ci_calls_make_test_and_nothing_else():
     lines = [
         line
