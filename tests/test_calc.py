@@ -3,8 +3,7 @@
 import ast
 import json
 import math
-import warnings
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from llminfra.calc import cost, memory, roofline, tables
 
 CALC = Path(tables.__file__).parent
-STALE_DAYS = 180
 
 
 # What can be checked by hand.
@@ -283,22 +281,3 @@ def test_prices_are_plausible_and_known():
         for row in tables.prices(gpu):
             assert 0.1 < row["lowest_usd"] <= row["usd_per_gpu_hour"] < 20
             assert row["gpus_per_instance"] in (1, 8)
-
-
-def stale(table, today):
-    """Return a line for each price that was read more than STALE_DAYS before `today`."""
-    lines = []
-    for row in table["prices"]:
-        age = today - date.fromisoformat(table["sources"][row["source"]]["read"])
-        if age > timedelta(days=STALE_DAYS):
-            lines.append(f"{row['gpu']} at {row['provider']}: read {age.days} days ago, look it up again")
-    return lines
-
-
-def test_an_old_price_warns():
-    table = dict(_tables())["prices"]
-    for line in stale(table, date.today()):
-        warnings.warn(line, stacklevel=1)
-    read = date.fromisoformat(table["sources"]["aws"]["read"])
-    assert stale(table, read + timedelta(days=STALE_DAYS)) == []
-    assert any("t4 at aws: read 181 days ago" in line for line in stale(table, read + timedelta(days=STALE_DAYS + 1)))

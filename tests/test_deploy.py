@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from vllm_cli import BadServeArgs, check_serve_args, serve_args
+from checks.engine_cli import BadArgs, check_serve_args, serve_args
 
 from llminfra.calc import memory, tables
 
@@ -150,7 +150,7 @@ def test_the_memory_suffices(gpu, command):
     ],
 )
 def test_a_wrong_argument_is_refused(args, words):
-    with pytest.raises(BadServeArgs, match=words):
+    with pytest.raises(BadArgs, match=words):
         check_serve_args(args)
 
 
@@ -158,7 +158,7 @@ def test_the_module_is_as_good_as_the_command():
     module = ["python3", "-m", "vllm.entrypoints.openai.api_server", "--port", "8000", "--model", "m", "--dtype=half"]
     assert serve_args(module) == ["m", "--port", "8000", "--dtype=half"]
     assert check_serve_args(serve_args(module)).model_tag == "m"
-    with pytest.raises(BadServeArgs, match="neither"):
+    with pytest.raises(BadArgs, match="neither"):
         serve_args(["bash", "-c", "vllm serve m"])
 
 

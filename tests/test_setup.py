@@ -1,5 +1,6 @@
 """The locks, the environments and the repository keep their promises."""
 
+import json
 import os
 import re
 import shutil
@@ -36,6 +37,12 @@ def test_every_line_of_a_lock_is_a_pin_with_hashes(name):
         assert re.fullmatch(r"[A-Za-z0-9._\[\]-]+==\S+( ; [^-]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", entry), entry[
             :80
         ]
+
+
+def test_every_package_of_npms_lock_has_its_hash_and_no_address():
+    packages = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+    assert all("integrity" in package for name, package in packages.items() if name)
+    assert not re.search(r"://|\bfile:", (ROOT / "package-lock.json").read_text())
 
 
 def test_what_is_installed_is_what_is_locked():
@@ -126,7 +133,9 @@ def test_ci_calls_make_test_and_nothing_else():
 
 def test_make_help_lists_the_targets():
     said = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"book", "test", "serve", "notebooks", "bench", "lock"} <= set(re.findall(r"^make (\w+)", said, re.M))
+    assert {"book", "test", "check", "serve", "notebooks", "bench", "lock", "links", "pdf", "offline"} <= set(
+        re.findall(r"^make (\w+)", said, re.M)
+    )
 
 
 def test_the_site_fails_to_build_when_a_cell_changes_and_names_it(tmp_path):

@@ -37,7 +37,8 @@ done
 rm -rf "$folder"
 echo "Making $folder with $("$python" --version) ..."
 "$python" -m venv "$folder"
-pip="$folder/bin/python -m pip --disable-pip-version-check --quiet install --no-deps"
+# Twice quiet: only errors; a machine's own sources may warn once for every package.
+pip="$folder/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-deps"
 
 if [ "$kind" = site ]; then
   $pip --require-hashes -r requirements-site.txt

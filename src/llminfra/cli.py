@@ -12,8 +12,8 @@ from typing import Any
 from . import models, twins
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 with one line on stderr when its input cannot be used."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="llminfra", description="Tools of the course LLM Infrastructure.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -34,8 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     model = commands.add_parser("model", help="make the course's model ready and print its folder or id")
     model.set_defaults(run=lambda _: print(models.ready()) or 0)
+    return parser
 
-    chosen = parser.parse_args(arguments)
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 with one line on stderr when its input cannot be used."""
+    chosen = parser().parse_args(arguments)
     try:
         return int(chosen.run(chosen))
     except KeyboardInterrupt:

@@ -132,7 +132,7 @@ def module_digests(sources: list[str], root: Path = ROOT) -> dict[str, str]:
     Keys are paths below `src/llminfra`; the data files beside a module count with it.
     """
     found: dict[str, str] = {}
-    waiting: list[tuple[ast.AST, str]] = [(ast.parse(_python(source)), "") for source in sources]
+    waiting: list[tuple[ast.AST, str]] = [(ast.parse(as_python(source)), "") for source in sources]
     while waiting:
         tree, package = waiting.pop()
         for name in _names_modules(tree, package):
@@ -152,7 +152,7 @@ def module_digests(sources: list[str], root: Path = ROOT) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _python(source: str) -> str:
+def as_python(source: str) -> str:
     """Return a cell's source with magics turned into comments, so that it parses as Python."""
     return re.sub(r"^\s*[%!].*$", "pass", source, flags=re.M)
 

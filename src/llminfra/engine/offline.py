@@ -20,13 +20,13 @@ from .errors import EngineError, explain, nearest, refuse_early, tidy
 def offline(model: str, **engine_args: Any) -> Iterator[Any]:
     """Give a real `vllm.LLM` in this process, and free it at the end of the block so that another can follow.
 
-    Parameters are vLLM's engine arguments over this machine's defaults (see `settings.arguments`). What the engine
+    Parameters are vLLM's engine arguments over the course's defaults (see `settings.offline_arguments`). What the engine
     writes while it starts does not reach the notebook. Raises EngineError with the engine's own reason if it refuses.
     """
     os.environ.update(settings.environment())
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = settings.OFFLINE["VLLM_ENABLE_V1_MULTIPROCESSING"]
     os.environ.setdefault("VLLM_LOGGING_LEVEL", settings.OFFLINE["VLLM_LOGGING_LEVEL"])
-    given = settings.arguments({"disable_log_stats": False, "use_tqdm_on_load": False, **engine_args})
+    given = settings.offline_arguments(engine_args, dict(os.environ))
     if settings.profile() == "cpu":
         given.setdefault("distributed_executor_backend", "uni")
         refuse_early(model, os.environ, settings.kv_space_bytes(dict(os.environ)), given.get("load_format"))

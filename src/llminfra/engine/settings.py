@@ -9,6 +9,10 @@ from typing import Any
 from ..models import MODELS, cache_folder, profile
 
 KV_SPACE_GIB = 1
+SMALL = {"max_model_len": 1024, "max_num_seqs": 16, "enforce_eager": True}
+"""Enough for a lab, and quick to start."""
+BLOCK_TOKENS = 128
+"""What the CPU build chooses by itself; offline engines take it everywhere, so that labs count the same blocks."""
 
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -48,5 +52,11 @@ def kv_space_bytes(env: dict[str, str]) -> int:
 
 def arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Return engine arguments with this machine's defaults under what is given."""
-    on_cpu = {"max_model_len": 1024, "max_num_seqs": 16, "enforce_eager": True} if profile() == "cpu" else {}
-    return {**MODELS[profile()].engine_args, **on_cpu, **given}
+    return {**MODELS[profile()].engine_args, **(SMALL if profile() == "cpu" else {}), **given}
+
+
+def offline_arguments(given: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
+    """Return the arguments of an offline engine: the same small one with the same cache on every machine."""
+    cache = {"block_size": BLOCK_TOKENS, "kv_cache_memory_bytes": kv_space_bytes(env)}
+    quiet = {"disable_log_stats": False, "use_tqdm_on_load": False}
+    return arguments({**SMALL, **cache, **quiet, **given})

@@ -1,0 +1,105 @@
+"""A fault planted in the course itself, one of each kind, is found and named; the checks are those that `make test` runs."""
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import serve
+from checks import blocks, claims, figures, gates, links
+from test_search import COURSE, opened, wrong
+
+from llminfra import twins
+
+pytestmark = pytest.mark.xdist_group("site")
+
+ROOT = twins.ROOT
+CHAPTER, PAGE, START = "book/02-vllm-deployment.md", "book/prerequisites.md", "book/course-map.md"
+# Prose only, so that the twin still speaks for the chapter: file, what stands there, what is put there.
+PLANTED = [
+    (CHAPTER, "--max-model-len 1024 --max-num-seqs 16", "--max-model-length 1024 --max-num-seqs 16"),
+    (CHAPTER, "rate(vllm:num_preemptions_total[5m])", "rate(vllm:preemptions_total[5m])"),
+    ("deploy/kubernetes/vllm.yaml", "terminationGracePeriodSeconds:", "terminationGraceSeconds:"),
+    ("README.md", "make book     #", "make site     #"),
+    (START, "## Exercises\n", "Users leave after 3.5 seconds in 40 % of all cases.\n\n## Exercises\n"),
+    (START, "## Five weeks\n", '<a href="nowhere.html#at-all">the answer</a>\n\n## Five weeks\n'),
+    (PAGE, "## The machine\n", '<img src="figures/page.png" alt="page.png">\n\n## The machine\n'),
+    (
+        PAGE,
+        "## The machine\n",
+        '<img src="https://counter.example/x.png" alt="Counts who reads this page" />\n\n## The machine\n',
+    ),
+    (PAGE, "## The machine\n", '<p style="width: 700px">A paragraph as wide as a desk.</p>\n\n## The machine\n'),
+    (PAGE, "## The machine\n", '<p style="color: #999">Small print that nobody can read.</p>\n\n## The machine\n'),
+    (CHAPTER, "### Tool calls\n", "### Functions that a model asks for\n"),
+]
+# What the run must say: file, line where one is known, and words of the reason.
+SAID = {
+    "an invented flag": r"02-vllm-deployment\.md:\d+: the installed vLLM refuses .*--max-model-length",
+    "a metric that does not exist": r"02-vllm-deployment\.md:\d+: no metric vllm:preemptions_total .*did you mean",
+    "a misspelt field": r"deploy/kubernetes/vllm\.yaml:\d+: Kubernetes .* refuses Deployment.*terminationGraceSeconds",
+    "a missing target": r"README\.md:\d+: `make site`: the Makefile has no target site",
+    "a figure without source": r"course-map\.md:\d+: .*3\.5 seconds",
+    "a dead link": r"course-map.*nowhere\.html",
+    "an image without words": r"prerequisites: image page\.png: .*only a file name",
+    "another host": r"prerequisites: asks another host for https://counter\.example/x\.png",
+    "too wide for a phone": r"prerequisites: is \d+ px wide on a phone of 320 px, because of .*700px",
+    "too pale to read": r"prerequisites: axe color-contrast: .*Small print",
+    "a section that search lost": r"search for “tool calls”: 02-vllm-deployment#tool-calls must come first",
+    "a claim that cannot fail": r"02-vllm-deployment\.md:\d+: `check\('some requests were preempted', True\)`: .*literal True",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A copy of the course with the faults planted in it."""
+    root = tmp_path_factory.mktemp("planted")
+    for name in ("_config.yml", "_toc.yml", "README.md", "CONTRIBUTING.md", "Makefile", *twins.LOCKS):
+        shutil.copy(ROOT / name, root / name)
+    for name in ("book", "notebooks", "src", "deploy", "tools"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, before, after in PLANTED:
+        text = (root / name).read_text(encoding="utf-8")
+        assert before in text, f"{name} has no {before!r} to plant a fault in"
+        (root / name).write_text(text.replace(before, after, 1), encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def said(course, chromium):
+    """All that the checks say of it, a line each."""
+    found = [*blocks.of_course(course)[0], *figures.of_course(course)[0]]
+    book = str(Path(sys.executable).with_name("jupyter-book"))
+    done = subprocess.run([book, "build", ".", "--quiet"], cwd=course, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = course / "_build" / "html"
+    found += links.problems(site)
+    server = serve.Site(site, 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    found += gates.inspect(chromium, address, "book/prerequisites")
+    with opened(chromium, f"{address}/book/index.html") as page:
+        page.keyboard.press("/")
+        lost = wrong(page, {"tool calls": COURSE["tool calls"]})
+    server.shutdown()
+    # A changed cell would make the twin stale, and the build tell only of that.
+    chapter = course / CHAPTER
+    text = chapter.read_text(encoding="utf-8")
+    claim = re.sub(r'(check\("some requests were preempted", ).*\)\n', r"\1True)\n", text)
+    assert claim != text
+    chapter.write_text(claim, encoding="utf-8")
+    return "\n".join(map(str, [*found, *lost, *claims.problems(chapter, course)]))
+
+
+@pytest.mark.parametrize("fault", SAID)
+def test_a_planted_fault_is_named(said, fault):
+    assert re.search(SAID[fault], said), said
+
+
+def test_nothing_else_is(said, covered):
+    strange = [line for line in said.splitlines() if not any(re.search(words, line) for words in SAID.values())]
+    assert not strange, "\n".join(strange)
+    covered("planted faults", f"{len(SAID)} in the course itself, each named with its place")
