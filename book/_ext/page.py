@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 import rcssmin
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util.images import get_image_size
 from sphinxcontrib import katex
 
 KEPT_SCRIPTS = ("furo.js", "theme.js")
@@ -65,20 +67,36 @@ def polish(app: Sphinx, exception: Exception | None) -> None:
     Path(app.outdir, "index.html").write_text(door, encoding="utf-8")
     for page in Path(app.outdir).rglob("*.html"):
         html = page.read_text(encoding="utf-8")
-        mended = mend(html)
+        mended = sized(mend(html), page.parent)
         if mended != html:
             page.write_text(mended, encoding="utf-8")
 
 
 def mend(html: str) -> str:
-    """Return a page whose scrollable blocks take the keyboard, whose asides have names, and that links no other sheet."""
+    """Return a page that links one sheet, and whose blocks, tables, captions and sources the keyboard and axe accept."""
     html = re.sub(r'<link rel="stylesheet"[^>]*href="(?![^"]*_static/site\.css)[^"]*"[^>]*/?>\s*', "", html)
     html = re.sub(r'<script type="text/x-thebe-config">.*?</script>\s*<script>.*?</script>', "", html, flags=re.S)
     html = re.sub(r"<pre>", '<pre tabindex="0">', html)
     html = html.replace('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="Site">')
     html = re.sub(r'<aside class="toc-drawer([^"]*)">', r'<aside class="toc-drawer\1" aria-label="On this page">', html)
-    html = re.sub(r'(<div class="table-wrapper[^"]*")', r'\1 tabindex="0" role="region" aria-label="Table"', html)
-    return html
+    # Furo shows the theme button only once its script has run, which moves what stands beside it; see course.css.
+    html = html.replace('<html class="no-js" ', "<html ")
+    # What scrolls sideways takes the keyboard; a group, since a region would be a landmark, and those have names of their own.
+    for block, name in (r"table-wrapper[^\"]*", "Table"), ("math", "Formula"):
+        html = re.sub(rf'(<div class="{block}")>', rf'\1 tabindex="0" role="group" aria-label="{name}">', html)
+    html = html.replace('<p class="caption" role="heading">', '<p class="caption">')  # a heading without a level
+    html = html.replace('<th class="head"><p></p></th>', "<td></td>")  # the empty corner of a table heads nothing
+    return html.replace('role="doc-biblioentry"', 'role="listitem"')  # deprecated, and no child of a list
+
+
+def sized(html: str, folder: Path) -> str:
+    """Return a page, which stands in `folder`, whose images state their size, so that nothing moves when they come."""
+
+    def with_size(image: re.Match[str]) -> str:
+        size = get_image_size(folder / unquote(image[1]))
+        return f'{image[0]} width="{size[0]}" height="{size[1]}"' if size else image[0]
+
+    return re.sub(r'<img (?![^>]* width=")[^>]*?src="([^":]+)"', with_size, html)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

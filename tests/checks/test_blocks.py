@@ -64,6 +64,7 @@ GOOD = {
     "module": ("bash", "python -m vllm.entrypoints.openai.api_server --model m --port 8000"),
     "ours": ("bash", "llminfra notebooks 02 --force\nmake test\nkubectl apply -f deploy/kubernetes/vllm.yaml"),
     "qdrant": ("python", QDRANT),
+    "httpx": ("python", "import httpx\n\nhttpx.get('http://127.0.0.1:8000/health', timeout=5)"),
     "manifest": ("yaml", DEPLOYMENT),
     "monitor": ("yaml", MONITOR),
     "rules": ("yaml", RULES),
@@ -91,7 +92,7 @@ def bad(name, good, wrong):
 
 # What is wrong, the line of its block (from 1), and words of the reason.
 BAD = {
-    "an invented flag": (bad("vllm", "--max-model-len", "--max-context"), 3, "vLLM refuses.*--max-context"),
+    "an invented flag": (bad("vllm", "--max-model-len", "--max-context"), 2, "vLLM refuses.*--max-context"),
     "an abbreviated flag": (bad("module", "--port", "--por"), 1, "--por"),
     "a value of the wrong type": (bad("bench", "10", "ten"), 1, "num-prompts.*'ten'"),
     "no such benchmark": (bad("bench", "bench serve", "bench chat"), 1, "vllm bench has latency"),
@@ -99,14 +100,14 @@ BAD = {
     "no such target": (bad("ours", "make test", "make tests"), 2, "the Makefile has no target tests"),
     "no such file": (bad("ours", "vllm.yaml", "vlm.yaml"), 3, "deploy/kubernetes/vlm.yaml.*no such file"),
     "our own command": (bad("ours", "--force", "--fast"), 1, "llminfra notebooks 02 --fast"),
-    "an unknown program": (bad("vllm", "tee server.log", "frobnicate"), 2, "no check knows the program `frobnicate`"),
+    "an unknown program": (bad("vllm", "tee server.log", "frobnicate"), 3, "no check knows the program `frobnicate`"),
     "a dead Qdrant call": (bad("qdrant", "query_points", "search"), 4, '"search".*QdrantClient'),
-    "no such argument": (bad("qdrant", "query=[0.1]", "vector=[0.1]"), 4, 'No parameter named "vector"'),
+    "no such argument": (bad("httpx", "timeout=5", "time_out=5"), 3, 'No parameter named "time_out"'),
     "an undefined name": (bad("qdrant", "client.query", "clent.query"), 4, '"clent" is not defined'),
     "a missing import": (bad("qdrant", "from qdrant_client", "from qdrant"), 1, "qdrant"),
-    "no Python": (bad("qdrant", "query=[0.1]", "query=[0.1"), 4, "\\[|closed|Expected"),
+    "no Python": (bad("qdrant", "query=[0.1]", "query=[0.1"), 4, "no Python: closing parenthesis"),
     "a misspelt field": (bad("manifest", "resources", "resource"), 15, "refuses Deployment.*resource"),
-    "a flag in a manifest": (bad("manifest", "--dtype=half", "--dtype=fp15"), 13, "vLLM refuses.*fp15"),
+    "a flag in a manifest": (bad("manifest", "--dtype=half", "--dtype=fp15"), 14, "vLLM refuses.*fp15"),
     "an unknown kind": (bad("manifest", "kind: Deployment", "kind: Deploiment"), 2, "no schema of apps/v1 Deploiment"),
     "a field of a custom resource": (
         bad("monitor", "interval", "intervall"),

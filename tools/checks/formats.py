@@ -68,13 +68,19 @@ def yaml_text(text: str) -> Faults:
         elif "scrape_configs" in document:
             found += _promtool("config", text)
         for words in _command_lines(document):
-            found += [(_line(text, str(words[0])), reason) for reason in shell.command_problems(words)]
+            found += [(_line(text, _blamed(words, reason)), reason) for reason in shell.command_problems(words)]
     return found
 
 
 def _line(text: str, name: str) -> int:
     """Return the first line that holds a name, or 0."""
     return next((number for number, line in enumerate(text.splitlines(), 1) if name and name in line), 0)
+
+
+def _blamed(words: list[str], reason: str) -> str:
+    """Return the word of a command line that the engine's own message names, or the first."""
+    said = reason.partition("…`: ")[2]
+    return next((str(word) for word in words[1:] if str(word).partition("=")[0].strip("-") in said), str(words[0]))
 
 
 def _kubernetes(document: dict[str, Any], text: str) -> Faults:

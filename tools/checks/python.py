@@ -6,6 +6,7 @@ chapter that come before it.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -38,10 +39,12 @@ class Snippet:
 
 
 def problems(snippets: list[Snippet], root: Path = ROOT) -> list[Problem]:
-    """Return what basedpyright says of the snippets, all read in one run."""
+    """Return what Python's compiler says of the snippets, and basedpyright of those that compile, all in one run."""
+    refused = {snippet: problem for snippet in snippets if (problem := _refused(snippet))}
+    found = list(refused.values())
+    snippets = [snippet for snippet in snippets if snippet not in refused]
     if not snippets:
-        return []
-    found = []
+        return sorted(found)
     with tempfile.TemporaryDirectory() as folder:
         for number, snippet in enumerate(snippets):
             code = plain(snippet.before) + plain(snippet.code)
@@ -64,6 +67,15 @@ def problems(snippets: list[Snippet], root: Path = ROOT) -> list[Problem]:
                 reason = " ".join(said["message"].split())
                 found.append(Problem(snippet.path, snippet.line + line, f"Python: {reason}"))
     return sorted(found)
+
+
+def _refused(snippet: Snippet) -> Problem | None:
+    """Return why a snippet is no Python."""
+    try:
+        compile(plain(snippet.code), snippet.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+    except SyntaxError as error:
+        return Problem(snippet.path, snippet.line + (error.lineno or 1) - 1, f"no Python: {error.msg}")
+    return None
 
 
 def plain(code: str) -> str:

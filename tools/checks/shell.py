@@ -19,7 +19,7 @@ from checks.source import ROOT
 PARSED_ONLY = {
     *("kubectl", "helm", "docker", "curl", "systemctl", "journalctl", "ssh", "aws", "gcloud", "nvidia-smi"),
     *("cd", "export", "echo", "cat", "sudo", "cp", "mv", "mkdir", "rm", "ls", "set", "sleep", "kill", "watch", "git"),
-    *("grep", "tail", "head", "jq", "sort", "wc", "time", "source", "test", "apt-get", "uv", "nvcc", "exec"),
+    *("grep", "tail", "head", "tee", "jq", "sort", "wc", "time", "source", "test", "apt-get", "uv", "nvcc", "exec"),
 }
 
 

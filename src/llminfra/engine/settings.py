@@ -14,6 +14,8 @@ SMALL = {"max_model_len": 1024, "max_num_seqs": 16, "enforce_eager": True}
 BLOCK_TOKENS = 128
 """What the CPU build chooses by itself; offline engines take it everywhere, so that labs count the same blocks."""
 
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -40,9 +42,11 @@ def environment() -> dict[str, str]:
     On a CPU: nothing fetched from a hub, 1 GiB of KV cache, one thread (two collapse on busy cores).
     """
     wanted = {**QUIET, **ON_CPU} if profile() == "cpu" else {k: v for k, v in QUIET.items() if k != "HF_HUB_OFFLINE"}
-    # Else torch remembers, for all later engines, the temporary folder of the first one.
-    wanted["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "torchinductor")
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+    found = {name: os.environ.get(name, value) for name, value in wanted.items()}
+    # torch writes its own choice into the environment: for all later engines, the temporary folder of the first one.
+    chosen = os.environ.get(COMPILED, "torchinductor_")
+    torchs_own = os.path.basename(chosen).startswith("torchinductor_")
+    return {**found, COMPILED: str(cache_folder() / "torchinductor") if torchs_own else chosen}
 
 
 def kv_space_bytes(env: dict[str, str]) -> int:
