@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shutil
 import sys
-import threading
 from pathlib import Path
 
+import browser
 import serve
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser, Error
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FOOTER = (
     '<div style="font: 8px sans-serif; color: #444; width: 100%; margin: 0 17mm; display: flex; '
     'justify-content: space-between"><span class="title"></span>'
@@ -32,9 +29,9 @@ def chapters(site: Path) -> list[Path]:
     return sorted((site / "book").glob("[0-9][0-9]-*.html"))
 
 
-def print_page(browser: Browser, url: str) -> bytes:
+def print_page(running: Browser, url: str) -> bytes:
     """Return a page as a PDF: A4 as print.css sets it, title and page number below."""
-    with browser.new_context(color_scheme="light", reduced_motion="reduce") as context:
+    with running.new_context(color_scheme="light", reduced_motion="reduce") as context:
         page = context.new_page()
         page.goto(url, wait_until="networkidle")
         page.evaluate(PREPARE)
@@ -49,19 +46,17 @@ def print_page(browser: Browser, url: str) -> bytes:
         )
 
 
-def print_site(browser: Browser, site: Path, output: Path) -> None:
+def print_site(running: Browser, site: Path, output: Path) -> None:
     """Print every chapter of a built site into a folder, and say of each how many pages it has."""
-    server = serve.Site(site, 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     output.mkdir(parents=True, exist_ok=True)
-    for chapter in chapters(site):
-        pdf = print_page(browser, f"http://127.0.0.1:{server.server_address[1]}/book/{chapter.name}")
-        target = output / f"{chapter.stem}.pdf"
-        part = target.with_suffix(".part")
-        part.write_bytes(pdf)
-        part.replace(target)
-        print(f"{target}: {pages(pdf)} pages, {len(pdf) / 1e6:.1f} MB", flush=True)
-    server.shutdown()
+    with serve.served(site) as address:
+        for chapter in chapters(site):
+            pdf = print_page(running, f"{address}/book/{chapter.name}")
+            target = output / f"{chapter.stem}.pdf"
+            part = target.with_suffix(".part")
+            part.write_bytes(pdf)
+            part.replace(target)
+            print(f"{target}: {pages(pdf)} pages, {len(pdf) / 1e6:.1f} MB", flush=True)
 
 
 def pages(pdf: bytes) -> int:
@@ -77,15 +72,15 @@ def main() -> int:
     if not chapters(serve.SITE):
         print("Nothing is built yet: run make book", file=sys.stderr)
         return 2
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium") or os.environ.get("CHROMIUM")
-        try:
-            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        except Error:
-            print("No Chromium: install chromium, or run .venv/bin/playwright install chromium", file=sys.stderr)
-            return 2
-        print_site(browser, serve.SITE, output)
-        browser.close()
+    try:
+        with browser.chromium() as running:
+            print_site(running, serve.SITE, output)
+    except Error as error:
+        print(
+            f"Chromium: {str(error).splitlines()[0]}; install chromium, or run .venv/bin/playwright install chromium",
+            file=sys.stderr,
+        )
+        return 2
     return 0
 
 

@@ -7,6 +7,9 @@ import gzip
 import hashlib
 import mimetypes
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,6 +76,18 @@ class Site(ThreadingHTTPServer):
     def __init__(self, root: Path, port: int):
         self.root = root.resolve()
         super().__init__(("127.0.0.1", port), Handler)
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """Give the address of a folder's pages, on 127.0.0.1 and a free port, while the block runs."""
+    server = Site(root, 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def main() -> int:

@@ -93,7 +93,7 @@ def sized(html: str, folder: Path) -> str:
     """Return a page, which stands in `folder`, whose images state their size, so that nothing moves when they come."""
 
     def with_size(image: re.Match[str]) -> str:
-        size = get_image_size(folder / unquote(image[1]))
+        size = get_image_size(str(folder / unquote(image[1])))
         return f'{image[0]} width="{size[0]}" height="{size[1]}"' if size else image[0]
 
     return re.sub(r'<img (?![^>]* width=")[^>]*?src="([^":]+)"', with_size, html)

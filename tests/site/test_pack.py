@@ -4,7 +4,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 import zlib
@@ -32,15 +31,6 @@ TOO_WIDE = """(width) => [...document.querySelectorAll("article *:not(svg *, mat
     return hides || left + Math.max(own, part.scrollWidth) > width + 1;
   })
   .map((part) => part.outerHTML.slice(0, 100))"""
-
-
-@pytest.fixture(scope="module")
-def ten_pages():
-    """The address of the fixture site."""
-    server = serve.Site(fixture.built(), 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,13 @@ PLANTED = [
     (CHAPTER, "rate(vllm:num_preemptions_total[5m])", "rate(vllm:preemptions_total[5m])"),
     ("deploy/kubernetes/vllm.yaml", "terminationGracePeriodSeconds:", "terminationGraceSeconds:"),
     ("README.md", "make book     #", "make site     #"),
-    (START, "## Exercises\n", "Users leave after 3.5 seconds in 40 % of all cases.\n\n## Exercises\n"),
+    (START, "## Exercises\n", "Users leave after 3.5 seconds.\n\n## Exercises\n"),
     (START, "## Five weeks\n", '<a href="nowhere.html#at-all">the answer</a>\n\n## Five weeks\n'),
     (PAGE, "## The machine\n", '<img src="figures/page.png" alt="page.png">\n\n## The machine\n'),
     (
         PAGE,
         "## The machine\n",
-        '<img src="https://counter.example/x.png" alt="Counts who reads this page" />\n\n## The machine\n',
+        '<script src="https://counter.example/x.js"></script>\n\n## The machine\n',
     ),
     (PAGE, "## The machine\n", '<p style="width: 700px">A paragraph as wide as a desk.</p>\n\n## The machine\n'),
     (PAGE, "## The machine\n", '<p style="color: #999">Small print that nobody can read.</p>\n\n## The machine\n'),
@@ -45,7 +44,7 @@ SAID = {
     "a figure without source": r"course-map\.md:\d+: .*3\.5 seconds",
     "a dead link": r"course-map.*nowhere\.html",
     "an image without words": r"prerequisites: image page\.png: .*only a file name",
-    "another host": r"prerequisites: asks another host for https://counter\.example/x\.png",
+    "another host": r"prerequisites: asks another host for https://counter\.example/x\.js",
     "too wide for a phone": r"prerequisites: is \d+ px wide on a phone of 320 px, because of .*700px",
     "too pale to read": r"prerequisites: axe color-contrast: .*Small print",
     "a section that search lost": r"search for “tool calls”: 02-vllm-deployment#tool-calls must come first",
@@ -77,14 +76,11 @@ def said(course, chromium):
     assert done.returncode == 0, done.stdout + done.stderr
     site = course / "_build" / "html"
     found += links.problems(site)
-    server = serve.Site(site, 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    found += gates.inspect(chromium, address, "book/prerequisites")
-    with opened(chromium, f"{address}/book/index.html") as page:
-        page.keyboard.press("/")
-        lost = wrong(page, {"tool calls": COURSE["tool calls"]})
-    server.shutdown()
+    with serve.served(site) as address:
+        found += gates.inspect(chromium, address, "book/prerequisites")
+        with opened(chromium, f"{address}/book/index.html") as page:
+            page.keyboard.press("/")
+            lost = wrong(page, {"tool calls": COURSE["tool calls"]})
     # A changed cell would make the twin stale, and the build tell only of that.
     chapter = course / CHAPTER
     text = chapter.read_text(encoding="utf-8")

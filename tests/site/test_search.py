@@ -1,12 +1,10 @@
 """Search in a real browser: what each query must find first, by keyboard alone, and nothing fetched before it is used."""
 
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import fixture
 import pytest
-import serve
 
 pytestmark = pytest.mark.xdist_group("site")
 
@@ -63,15 +61,6 @@ COURSE = {
     "Azure traces": "02-vllm-deployment#two-kinds-of-memory",
     "zyzzyva": None,
 }
-
-
-@pytest.fixture(scope="module")
-def ten_pages():
-    """The address of the fixture site."""
-    server = serve.Site(fixture.built(), 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
 
 
 @contextmanager

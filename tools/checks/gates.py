@@ -215,15 +215,20 @@ def axe(page: Page, *rules: str) -> list[str]:
     return problems
 
 
+# The page scrolls sideways if its root does, or what is around its content: a block that scrolls by itself may be wider.
 WIDER = """() => {
-  const root = document.documentElement, clipped = (element) => {
-    for (let up = element.parentElement; up && up !== document.body; up = up.parentElement)
+  const root = document.documentElement, around = [root];
+  for (let up = document.querySelector("main, [role=main]"); up; up = up.parentElement) around.push(up);
+  const width = Math.max(...around.map((one) =>
+    one === root || one.scrollWidth > one.clientWidth + 1 ? one.getBoundingClientRect().left + one.scrollWidth : 0));
+  if (width <= innerWidth) return null;
+  const clipped = (element) => {
+    for (let up = element.parentElement; up && !around.includes(up); up = up.parentElement)
       if (getComputedStyle(up).overflowX !== "visible") return true;
   };
-  if (root.scrollWidth <= innerWidth) return null;
   const wide = [...document.body.querySelectorAll("*")].filter((element) =>
     element.getBoundingClientRect().right > innerWidth + 0.5 && gates.shown(element) && !clipped(element));
-  return [root.scrollWidth, wide.filter((one) => !wide.some((other) => other !== one && one.contains(other))).map(gates.name)];
+  return [width, wide.filter((one) => !wide.some((other) => other !== one && one.contains(other))).map(gates.name)];
 }"""
 
 
@@ -232,7 +237,7 @@ def narrow(page: Page) -> list[str]:
     found = page.evaluate(WIDER)
     if not found:
         return []
-    return [f"is {found[0]} px wide on a phone of {NARROW} px, because of {', '.join(found[1][:3]) or 'a margin'}"]
+    return [f"is {found[0]:.0f} px wide on a phone of {NARROW} px, because of {', '.join(found[1][:3]) or 'a margin'}"]
 
 
 TABS = """() => {
