@@ -76,7 +76,7 @@ metrics: .venv/.ready ## Refresh the list of metrics that the engine exposes
 
 .PHONY: bench
 bench: ready ## Benchmarks: ratios within one run
-	@for script in benchmarks/*.py; do echo "== $$script"; $(FULL)/python $$script || exit 1; done
+	@for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=tools $(FULL)/python $$script || exit 1; done
 
 .PHONY: lock
 lock: ## Write requirements*.txt from pyproject.toml (needs the internet)

@@ -11,6 +11,7 @@ SAMPLE = 4  # the checks of the first minute of a chapter
 
 
 @pytest.mark.parametrize("chapter", twins.chapters(), ids=lambda path: path.stem)
+# Slow: it runs a chapter to its end a second time.
 @pytest.mark.parametrize("sample", [SAMPLE, pytest.param(None, marks=pytest.mark.slow, id="all")])
 def test_a_run_with_a_claim_turned_round_fails_there(chapter, sample, hold, covered):
     chosen = mutation.mutants(chapter, sample)

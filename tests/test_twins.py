@@ -210,7 +210,10 @@ def test_a_chapter_can_be_trusted(chapter, record_property):
 
 
 def test_no_file_of_the_project_names_this_machine_or_leaves_it():
-    listed = subprocess.run(["git", "ls-files"], cwd=twins.ROOT, capture_output=True, text=True, check=True).stdout
+    if not (twins.ROOT / ".git").exists():
+        pytest.skip("not a git checkout: what was committed cannot be told from what was built")
+    command = ["git", "-c", "safe.directory=*", "ls-files"]
+    listed = subprocess.run(command, cwd=twins.ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.splitlines():
         path = twins.ROOT / name
         if path.suffix in {".png", ".woff2"} or not path.is_file():
