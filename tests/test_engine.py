@@ -299,7 +299,8 @@ def test_the_load_generator_and_the_server_count_the_same(server):
     before = [server.metric(name) for name in names]
     requests = load.synthetic_requests(12, 48, 24, tokenizer=models.ready(), seed=5)
     results = load.closed_loop(server.base_url, server.model, requests, 4)
-    assert [(r.error, r.prompt_tokens, r.output_tokens, len(r.itl_s)) for r in results] == [(None, 48, 24, 23)] * 12
+    assert [(r.error, r.prompt_tokens, r.output_tokens) for r in results] == [(None, 48, 24)] * 12
+    assert all(1 <= len(r.itl_s) <= 23 for r in results), "on a busy machine one event may carry several tokens"
     generated, prompted, ttft_s = (server.metric(name) - was for name, was in zip(names, before, strict=True))
     assert (generated, prompted) == (12 * 24, 12 * 48)
     measured = load.summary(results)

@@ -97,9 +97,10 @@ def visit(
         page.on("console", console)
         page.on("pageerror", lambda error: opened.said.append(f"error: {error}"))
         page.on("response", response)
+        page.on("websocket", lambda socket: opened.foreign.append(socket.url))  # which no route sees
         if scripts:
             page.add_init_script(PRELUDE)
-        page.goto(url, wait_until="networkidle")
+        page.goto(url, wait_until="networkidle" if scripts else "load")
         if scripts:
             page.evaluate(READ)
         yield opened
