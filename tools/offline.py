@@ -24,8 +24,8 @@ README = """LLM Infrastructure, to read offline
 
 Nothing else is needed, and no page asks for anything on the internet. Links to other sites work when you are online.
 
-Opened without a server, by double-clicking index.html, the pages can be read too, but they cannot be searched: browsers
-don't let a file fetch the search index. To put the site online, copy this folder to any static host, at any path.
+Opened without a server, by double-clicking index.html, the pages can be read too, but they cannot be searched and their
+widgets stand still: browsers don't let a file fetch others. To put the site online, copy this folder to any static host, at any path.
 """
 
 

@@ -14,8 +14,8 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 ARTICLE = "article[role=main]"
-# Marks, formulas without their layout, and what every chapter repeats or a machine printed.
-IGNORED = [".headerlink", ".math", ".chapter-header", ".twin-stamp", ".cell_output", ".linenos", ".gp"]
+# Marks, formulas without their layout, what every chapter repeats or a machine printed, and what a widget asks and answers.
+IGNORED = [".headerlink", ".math", ".chapter-header", ".twin-stamp", ".cell_output", ".linenos", ".gp", ".widget"]
 # What search.mjs loads, of all that Pagefind writes; the rest is its own interface.
 KEPT = re.compile(r"pagefind\.js|pagefind-entry\.json|wasm\.en\.pagefind|.*\.pf_(meta|index|fragment)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import models, twins
+from .calc import memory, planner, tables
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +34,20 @@ def parser() -> argparse.ArgumentParser:
     engine.add_argument("arguments", nargs="*", metavar="name=value", help="engine arguments, such as max_num_seqs=8")
     engine.set_defaults(run=_engine)
 
+    plan = commands.add_parser("plan", help="which GPUs, how fast, at what cost, for a model and its users")
+    plan.add_argument("--model", required=True, metavar="ID", help="a published id, or its last part")
+    plan.add_argument(
+        "--precision", required=True, metavar="NAME", help=f"of the weights: {', '.join(memory.PRECISIONS)}"
+    )
+    plan.add_argument("--context", required=True, type=int, metavar="TOKENS", help="prompt and answer of a request")
+    plan.add_argument("--users", required=True, type=int, metavar="N", help="requests that are served at the same time")
+    plan.add_argument("--gpu", required=True, metavar="NAME", help=f"one of {', '.join(tables.gpus())}")
+    plan.add_argument("--output", type=int, metavar="TOKENS", help="of the context, how many are generated")
+    plan.add_argument("--kv-precision", metavar="NAME", help="of the KV cache; 16 bits if not given")
+    plan.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs per replica")
+    plan.add_argument("--json", action="store_true", help="print one object instead of a table")
+    plan.set_defaults(run=_plan)
+
     model = commands.add_parser("model", help="make the course's model ready and print its folder or id")
     model.set_defaults(run=lambda _: print(models.ready()) or 0)
     return parser
@@ -49,6 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"llminfra: {error}", file=sys.stderr)
             return 2
         raise
+
+
+class InputError(Exception):
+    """Input that cannot be used; the message says what is wrong and what is known."""
 
 
 def _is_ours(error: Exception) -> bool:
@@ -113,3 +133,60 @@ def _engine(chosen: argparse.Namespace) -> int:
         print(f"{server.model} answers at {server.base_url}; Ctrl-C stops it", flush=True)
         server.wait()
     return 0
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    wanted = {
+        "output_tokens": chosen.output,
+        "kv_precision": chosen.kv_precision,
+        "tensor_parallel": chosen.tensor_parallel,
+    }
+    try:
+        one = planner.plan(chosen.model, chosen.gpu, chosen.precision, chosen.context, chosen.users, **wanted)
+        every = planner.compare(chosen.model, chosen.precision, chosen.context, chosen.users, **wanted)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if chosen.json:
+        print(json.dumps(one))
+    else:
+        _print_plan(one, every, chosen)
+    return 0
+
+
+def _print_plan(one: dict[str, Any], every: list[dict[str, Any]], chosen: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{one['model']} in {one['precision']}: {one['weights_bytes'] / 2**30:.1f} GiB of weights, "
+        f"{one['kv_bytes_per_token'] / 1024:.0f} KiB of cache per token; "
+        f"{chosen.users} requests of {chosen.context} tokens at once"
+    )
+    heads = ("GPU", "fits", "replicas", "TTFT s", "ITL ms", "tokens/s", "$/h", "$/M tokens")
+    table = Table(*heads, box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in every:
+        marked = "*" if row.get("unverified") else ""
+        name = f"{row['gpu']}{' x' + str(row['tensor_parallel']) if row.get('tensor_parallel', 1) > 1 else ''}{marked}"
+        if row["fits"]:
+            figures = [
+                f"{row['max_concurrent']} each",
+                str(row["replicas"]),
+                f"{row['ttft_s']:.3f}",
+                f"{1000 * row['itl_s']:.1f}",
+                f"{row['tokens_per_s']:.0f}",
+                f"{row['usd_per_hour']:.2f}",
+                f"{row['usd_per_million_output_tokens']:.2f}",
+            ]
+        else:
+            figures = ["no"]
+        table.add_row(name, *figures, style="bold" if row["gpu"] == one["gpu"] else "")
+    console.print(table)
+    for row in every:
+        if not row["fits"]:
+            console.print(f"{row['gpu']}: {row['why']}", soft_wrap=True)
+    read = sorted({row["price_read"] for row in every if row["fits"]})
+    notes = "Predicted from data sheets, not measured. TTFT: one prompt, no queue. $: on demand, lowest per GPU"
+    console.print(f"{notes}{', read ' + read[0] if read else ''}. *: some value of GPU or price is unverified.")

@@ -113,6 +113,14 @@ CHAPTERS = {
         "code": ("yaml", "startupProbe:\n  httpGet: {path: /health, port: 8000}\n  periodSeconds: 10\n  failureThreshold: 60\n"),
     },
 }  # fmt: skip
+# Widgets by the chapter that they stand in, with their options.
+WIDGETS = {
+    "01-key-value-cache": [("kvblocks", {})],
+    "02-continuous-batching": [("simulator", {})],
+    "05-quantization": [("roofline", {"precision": "int4"})],
+    "06-tensor-parallelism": [("planner", {}), ("planner", {"model": "Llama-3-8B", "gpu": "h100"})],
+    "08-kubernetes-autoscaling": [("cost", {})],
+}
 NOTEBOOK = "09-lora-adapters"
 LORA = {
     "title": "LoRA adapters",
@@ -190,6 +198,9 @@ def chapter_page(number, name, chapter):
     parts += [f"# {chapter['title']}", "What does it cost, and what does it save? Guess before you read."]
     for (heading, prose), extra in zip(chapter["sections"].items(), between, strict=True):
         parts += [f"## {heading}", prose, extra]
+    for widget, options in WIDGETS.get(name, []):
+        told = "".join(f":{option}: {value}\n" for option, value in options.items())
+        parts += [f"```{{widget}} {widget}\n{told}```"]
     parts += [":::{note}\nThe figures of this page are invented.\n:::"]
     parts += [
         "## Check yourself",
@@ -228,6 +239,7 @@ def write(folder):
     """Write the sources of the site, with the course's own configuration, extensions, styles and templates."""
     book = folder / "book"
     (book / "figures").mkdir(parents=True)
+    (folder / "node_modules").symlink_to(ROOT / "node_modules")
     for part in ("_ext", "_static", "_templates"):
         shutil.copytree(ROOT / "book" / part, book / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "book" / "references.bib", book)
@@ -249,7 +261,7 @@ def build(folder):
     write(folder)
     book = str(Path(sys.executable).with_name("jupyter-book"))
     command = [book, "build", ".", "--all", "-W", "-n", "--keep-going", "--quiet"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         raise RuntimeError(f"the fixture site does not build:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return folder / "_build" / "html"

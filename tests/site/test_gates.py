@@ -115,6 +115,8 @@ BAD = {
     "a menu that only scripts open": ("</nav>", f"</nav>{MENU}<style>nav, aside {{ display: block }} @media (width < 600px) {{ aside, nav {{ position: fixed; left: -20em; }} }}</style>", "without scripts, no label or summary"),
     "too heavy": ("body", "<script src='heavy.js'></script>", "weighs 2.. KB without its figures, at most 180 KB"),
     "figures too heavy": ("body", "<img src='heavy.svg' width='40' height='40' alt='A red square, with much noise'>", "at most 300 KB"),
+    "widgets too heavy": ("body", "<script src='_static/micropython.mjs'></script>", "weighs 5.. KB in its widgets, at most 300 KB"),
+    "a widget with many files": ("body", "".join(f"<script src='_static/micropython.n{n}'></script>" for n in range(6)), "takes 6 requests for its widgets"),
     "too many requests": ("head", "".join(f"<script src='small.js?{n}'></script>" for n in range(16)), "takes 1. requests"),
 }  # fmt: skip
 
@@ -128,6 +130,10 @@ def bad_pages(tmp_path_factory):
     (folder / "heavy.svg").write_text(RED.replace("<rect", f"<!--{noise * 2}--><rect"))
     (folder / "heavy.js").write_text(f"// {noise}\n")
     (folder / "small.js").write_text("// nothing\n")
+    (folder / "_static").mkdir()
+    (folder / "_static" / "micropython.mjs").write_text(f"// {noise * 2}\n")
+    for n in range(6):
+        (folder / "_static" / f"micropython.n{n}").write_text("// nothing\n")
     (folder / "good.html").write_text(GOOD)
     marks = {"body": "<!-- body -->", "style": "/* style */", "head": '<link rel="icon" href="data:,">'}
     for number, (place, fault, _) in enumerate(BAD.values()):

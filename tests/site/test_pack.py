@@ -149,6 +149,9 @@ def test_unpacked_the_site_works_from_a_plain_server_at_any_path(chromium, tmp_p
             page.goto(f"{start}{name}.html", wait_until="networkidle")
             images = page.eval_on_selector_all("img", "all => all.filter(i => !i.naturalWidth).map(i => i.src)")
             problems += [f"{name}: {image} is not there" for image in images]
+            for widget in page.locator(".widget").all():
+                widget.scroll_into_view_if_needed()
+                widget.and_(page.locator("[data-ready]")).wait_for()
         page.keyboard.press("/")
         page.fill("#search-field", "readiness probe")
         page.locator("#search-results [role=option]").first.click()

@@ -60,6 +60,7 @@ def course(tmp_path_factory):
         shutil.copy(ROOT / name, root / name)
     for name in ("book", "notebooks", "src", "deploy", "tools"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "node_modules").symlink_to(ROOT / "node_modules")
     for name, before, after in PLANTED:
         text = (root / name).read_text(encoding="utf-8")
         assert before in text, f"{name} has no {before!r} to plant a fault in"

@@ -107,7 +107,7 @@ def stale(today: date) -> list[str]:
     """Return a line for each source of the data files that was read more than STALE_DAYS before a day."""
     found = []
     for path in sorted(DATA.glob("*.json")):
-        for key, source in _data(path.stem)["sources"].items():
+        for key, source in _data(path.stem).get("sources", {}).items():
             age = (today - date.fromisoformat(source["read"])).days
             if age > STALE_DAYS:
                 found.append(f"{path.name}: {key} was read {age} days ago; look at {source['url']} again")

@@ -20,6 +20,8 @@ from checks import Problem
 AXE = Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 WIDE, NARROW = 1280, 320
 MAX_BYTES, MAX_BYTES_WITH_FIGURES, MAX_REQUESTS = 180_000, 300_000, 15
+# What widgets load once they are in sight has a budget of its own, besides the page's.
+WIDGETS, MAX_WIDGET_BYTES, MAX_WIDGET_REQUESTS = r"/_static/(widget\.mjs|micropython\.\w+|calc\.json)$", 300_000, 5
 MAX_TABS = 3000
 HEADER_BYTES = 300  # what a response's headers weigh; browsers tell only the size of its body
 
@@ -42,14 +44,14 @@ new PerformanceObserver((list) => {
 }).observe({ type: "layout-shift", buffered: true });
 """
 
-# Scrolls through the page, so that all which is loaded late is there; waits for its images.
+# Scrolls through the page, so that all which is loaded late is there; waits for its images and its widgets.
 READ = """async () => {
   for (let y = 0; y < document.documentElement.scrollHeight; y += innerHeight) {
     scrollTo({ top: y, behavior: "instant" });
     await gates.frame();
     await gates.frame();
   }
-  const late = () => [...document.images].filter((image) => gates.shown(image) && !image.complete);
+  const late = () => [...document.querySelectorAll("img, .widget:not([data-ready])")].filter((one) => gates.shown(one) && !one.complete);
   for (let frames = 0; late().length && frames < 600; frames++) await gates.frame();
   scrollTo({ top: 0, behavior: "instant" });
   await gates.frame();
@@ -120,24 +122,44 @@ def alone(opened: Visit) -> list[str]:
 
 
 def transfer(page: Page) -> tuple[int, int, int]:
-    """Return the requests and bytes without figures, and the bytes with them, as they came over the wire."""
+    """Return the requests and bytes without figures, and the bytes with them, as they came over the wire; no widgets."""
+    kinds = [(kind, size) for kind, size in _transferred(page) if kind != "widget"]
+    plain = [size for kind, size in kinds if kind != "figure"]
+    return len(plain), sum(plain), sum(size for _, size in kinds)
+
+
+def widgets(page: Page) -> tuple[int, int]:
+    """Return the requests and bytes by which the page's widgets add to `transfer`."""
+    sizes = [size for kind, size in _transferred(page) if kind == "widget"]
+    return len(sizes), sum(sizes)
+
+
+def _transferred(page: Page) -> list[tuple[str, int]]:
     sizes = page.evaluate(
-        """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
-          .map(entry => [entry.initiatorType === "img", entry.encodedBodySize])"""
+        """(widgets) => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+          .map(entry => [new RegExp(widgets).test(entry.name) ? "widget" : entry.initiatorType === "img" ? "figure" : "",
+            entry.encodedBodySize])""",
+        WIDGETS,
     )
-    plain = [size + HEADER_BYTES for figure, size in sizes if not figure]
-    return len(plain), sum(plain), sum(plain) + sum(size + HEADER_BYTES for figure, size in sizes if figure)
+    return [(kind, size + HEADER_BYTES) for kind, size in sizes]
 
 
 def light(page: Page) -> list[str]:
     """Return how far the page is above its budgets."""
     requests, plain, whole = transfer(page)
+    added, size_added = widgets(page)
     problems = []
     if requests > MAX_REQUESTS:
         problems.append(f"takes {requests} requests without its figures, at most {MAX_REQUESTS} are allowed")
-    for size, limit, what in (plain, MAX_BYTES, "without"), (whole, MAX_BYTES_WITH_FIGURES, "with"):
+    if added > MAX_WIDGET_REQUESTS:
+        problems.append(f"takes {added} requests for its widgets, at most {MAX_WIDGET_REQUESTS} are allowed")
+    for size, limit, what in (
+        (plain, MAX_BYTES, "without its figures"),
+        (whole, MAX_BYTES_WITH_FIGURES, "with its figures"),
+        (size_added, MAX_WIDGET_BYTES, "in its widgets"),
+    ):
         if size > limit:
-            problems.append(f"weighs {size / 1000:.0f} KB {what} its figures, at most {limit // 1000} KB are allowed")
+            problems.append(f"weighs {size / 1000:.0f} KB {what}, at most {limit // 1000} KB are allowed")
     return problems
 
 

@@ -12,28 +12,6 @@ PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 """The matrices of a layer, attention's and then the MLP's."""
 
-OVERHEADS: dict = {
-    "logit_copies": {
-        "value": 5,
-        "unit": "fp32 copies of max_num_seqs x vocab",
-        "why": "the profile run samples for every sequence: logits in 16 and 32 bits, scaled, sorted, their indices",
-        "unverified": True,
-    },
-    "graph_bytes": {
-        "value": 805306368,
-        "unit": "bytes",
-        "why": "CUDA graphs, which the engine estimates and sets aside before it sizes the cache; 0 in eager mode",
-        "unverified": True,
-    },
-    "other_bytes": {
-        "value": 483183820,
-        "unit": "bytes",
-        "why": "what is held outside PyTorch's allocator: cuBLAS, NCCL and attention workspaces",
-        "unverified": True,
-    },
-}
-"""What `plan` assumes. The engine measures these at start and prints "Available KV cache memory": believe its line."""
-
 
 def _bits(precision: str) -> float:
     if precision not in BITS:
@@ -44,20 +22,44 @@ def _bits(precision: str) -> float:
 def parameters(model: "str | dict") -> dict:
     """Return a decoder's parameter counts, counted from its configuration.
 
-    Keys: embedding (vocab x hidden), head (the same again unless tied), attention (q, k, v, o and their biases), mlp
-    (gate, up, down), norm (two a layer and a last one), total. Holds for Llama and Qwen2, which all known models are.
+    Keys: embedding (vocab x hidden), head (the same again unless tied), attention (q, k, v, o; for latent attention their
+    compressed forms), bias (of q, k and v), mlp (gate, up, down; of all experts and the shared ones), expert (one
+    expert's share of mlp, 0 in a dense model), router, norm, total, and active: what one token is multiplied with or
+    looked up in, which is total less the experts that its router leaves out.
     """
     m = tables.model(model)
-    layers, hidden, head_dim = m["layers"], m["hidden"], m["head_dim"]
-    q, kv = m["heads"] * head_dim, m["kv_heads"] * head_dim
+    layers, hidden, heads = m["layers"], m["hidden"], m["heads"]
+    if m["kv_lora_rank"]:
+        query = heads * (m["nope_head_dim"] + m["rope_head_dim"])
+        latent = m["kv_lora_rank"]
+        from_hidden = query * hidden
+        if m["q_lora_rank"]:
+            from_hidden = m["q_lora_rank"] * (hidden + query)
+        expanded = latent * heads * (m["nope_head_dim"] + m["v_head_dim"])
+        attention = from_hidden + hidden * (latent + m["rope_head_dim"]) + expanded + heads * m["v_head_dim"] * hidden
+        inner_norms = m["q_lora_rank"] + latent
+        biases = 0
+    else:
+        q, kv = heads * m["head_dim"], m["kv_heads"] * m["head_dim"]
+        attention = 2 * hidden * (q + kv)
+        inner_norms = m["qk_norm_parameters"]
+        biases = q + 2 * kv if m["qkv_bias"] else 0
+    routed = layers - m["dense_layers"] if m["experts"] else 0
+    expert = 3 * hidden * m["expert_intermediate"] if routed else 0
+    dense = (layers - routed) * 3 * hidden * m["intermediate"]
+    always = routed * 3 * hidden * m["shared_intermediate"]
     counts = {
         "embedding": m["vocab"] * hidden,
         "head": 0 if m["tied_embeddings"] else m["vocab"] * hidden,
-        "attention": layers * (2 * hidden * q + 2 * hidden * kv + (q + 2 * kv if m["qkv_bias"] else 0)),
-        "mlp": layers * 3 * hidden * m["intermediate"],
-        "norm": (2 * layers + 1) * hidden,
+        "attention": layers * attention,
+        "bias": layers * biases,
+        "mlp": dense + always + routed * m["experts"] * expert,
+        "router": routed * (hidden * m["experts"] + m["moe_extra_parameters"]),
+        "norm": (m["norms_per_layer"] * layers + 1) * hidden + layers * inner_norms,
     }
     counts["total"] = sum(counts.values())
+    counts["expert"] = expert
+    counts["active"] = counts["total"] - routed * (m["experts"] - m["experts_per_token"]) * expert
     return counts
 
 
@@ -68,6 +70,8 @@ def lora_parameters(model: "str | dict", rank: int, targets: tuple = ("q", "v"))
     """
     m = tables.model(model)
     tables.positive("rank", rank)
+    if m["kv_lora_rank"] or m["experts"]:
+        raise ValueError(f"{m['name']} has experts or latent attention: its projections are not these seven")
     hidden, q, kv = m["hidden"], m["heads"] * m["head_dim"], m["kv_heads"] * m["head_dim"]
     shapes = {
         "q": (hidden, q),
@@ -86,30 +90,60 @@ def lora_parameters(model: "str | dict", rank: int, targets: tuple = ("q", "v"))
     return total
 
 
+def _bytes(parameters: float, shrinking: float, precision: str) -> float:
+    bits = _bits(precision)
+    return parameters * bits / 8 if bits >= 16 else shrinking * bits / 8 + 2 * (parameters - shrinking)
+
+
 def weights_bytes(model: "str | dict", precision: str) -> int:
     """Return the bytes of a model's weights.
 
-    Below 16 bits only the projections of the layers shrink: embedding, head, norms and biases stay in 16 bits, as in
-    the checkpoints that engines load. Raises ValueError for an unknown model or precision.
+    Below 16 bits only the projections of the layers shrink: embedding, head, router, norms and biases stay in 16 bits, as
+    in the checkpoints that engines load. Raises ValueError for an unknown model or precision.
     """
-    counts, bits = parameters(model), _bits(precision)
-    if bits >= 16:
-        return int(counts["total"] * bits / 8)
-    m = tables.model(model)
-    biases = m["layers"] * (m["heads"] + 2 * m["kv_heads"]) * m["head_dim"] if m["qkv_bias"] else 0
-    shrunk = counts["attention"] + counts["mlp"] - biases
-    return int(shrunk * bits / 8) + 2 * (counts["total"] - shrunk)
+    counts = parameters(model)
+    return int(_bytes(counts["total"], counts["attention"] + counts["mlp"], precision))
+
+
+def weights_read_bytes(model: "str | dict", precision: str, tokens: int) -> float:
+    """Return the bytes of weights that a step over so many tokens is expected to read.
+
+    All of them in a dense model. In a mixture of experts each token picks experts_per_token of the experts of a layer;
+    with even and independent picks, experts x (1 - (1 - k / experts) ^ tokens) of them are picked by at least one token.
+    """
+    m, counts = tables.model(model), parameters(model)
+    left_out = 0.0
+    if m["experts"]:
+        unread = m["experts"] * (1 - m["experts_per_token"] / m["experts"]) ** tables.positive("tokens", tokens)
+        left_out = (m["layers"] - m["dense_layers"]) * unread * counts["expert"]
+    return _bytes(counts["total"] - left_out, counts["attention"] + counts["mlp"] - left_out, precision)
 
 
 def kv_bytes_per_token(model: "str | dict", precision: str = "fp16") -> int:
     """Return the cache bytes of one token: 2 (key and value) x layers x kv heads x head dim x bytes.
 
-    `precision` is the cache's: fp32, fp16, bf16, fp8 or int8. Source: PagedAttention 2309.06180, section 3.
+    With multi-head latent attention one compressed vector a layer serves both: layers x (kv_lora_rank + rope_head_dim) x
+    bytes (DeepSeek-V2 2405.04434, section 2.1). `precision` is the cache's: fp32, fp16, bf16, fp8 or int8. Layers with a
+    sliding window count too: `kv_bytes` says where they stop growing. Source: PagedAttention 2309.06180, section 3.
     """
+    m = tables.model(model)
+    return int(m["layers"] * _layer_kv_bytes(m, precision))
+
+
+def _layer_kv_bytes(m: dict, precision: str) -> float:
     if precision == "int4":
         raise tables.unknown("precision of the cache", precision, ["fp32", "fp16", "bf16", "fp8", "int8"])
+    values = m["kv_lora_rank"] + m["rope_head_dim"] if m["kv_lora_rank"] else 2 * m["kv_heads"] * m["head_dim"]
+    return values * _bits(precision) / 8
+
+
+def kv_bytes(model: "str | dict", tokens: int, precision: str = "fp16") -> int:
+    """Return the cache bytes of one sequence of so many tokens: a layer with a window keeps the window's at most."""
     m = tables.model(model)
-    return int(2 * m["layers"] * m["kv_heads"] * m["head_dim"] * _bits(precision) / 8)
+    tables.not_negative("tokens", tokens)
+    kept = (m["layers"] - m["window_layers"]) * tokens
+    kept += m["window_layers"] * (min(tokens, m["window"]) if m["window"] else tokens)
+    return int(kept * _layer_kv_bytes(m, precision))
 
 
 def kv_blocks(tokens: int, block_tokens: int = 16) -> int:
@@ -117,6 +151,20 @@ def kv_blocks(tokens: int, block_tokens: int = 16) -> int:
     tables.not_negative("tokens", tokens)
     tables.positive("block_tokens", block_tokens)
     return -(-tokens // block_tokens)
+
+
+def tensor_parallel_share(model: "str | dict", tensor_parallel: int) -> float:
+    """Return the share of the KV cache that each of so many GPUs keeps: its heads', at least one whole head's.
+
+    A latent cache has no heads and is kept whole on each. Raises ValueError if the attention heads cannot be divided.
+    """
+    m = tables.model(model)
+    tables.whole("tensor_parallel", tensor_parallel)
+    if m["heads"] % tensor_parallel:
+        raise ValueError(
+            f"{m['name']} has {m['heads']} attention heads: not divisible by tensor_parallel {tensor_parallel}"
+        )
+    return 1.0 if m["kv_lora_rank"] else max(1 / tensor_parallel, 1 / m["kv_heads"])
 
 
 def plan(
@@ -130,36 +178,41 @@ def plan(
     max_num_seqs: int = 256,
     block_tokens: int = 16,
     graphs: bool = True,
-    overheads: "dict | None" = None,
+    tensor_parallel: int = 1,
 ) -> dict:
     """Return how vLLM would divide a GPU's memory, and how many requests of `context_tokens` are then resident at once.
 
-    Keys, in bytes: budget (usable x gpu_memory_utilization), weights, activation (the widest layer's intermediates for
-    max_num_batched_tokens, and the sampler's copies of the logits), graph, other, kv (what is left for the cache, 0 at
-    least); then blocks (one more is set aside as the null block), kv_tokens, max_concurrent (bounded by max_num_seqs),
-    fits (at least one whole request fits). The order of subtraction is that of vLLM 0.32.0, `v1/worker/gpu_worker.py`,
-    determine_available_memory; activation, graph and other are estimates from `OVERHEADS` (pass `overheads` to replace
-    it, `graphs=False` for eager mode). The defaults are the server's on GPUs below 70 GiB and on the A100.
-    `kv_precision` None means 16 bits.
+    Keys, in bytes and per GPU: budget (usable x gpu_memory_utilization), weights, activation (the widest layer's
+    intermediates for max_num_batched_tokens, and the sampler's copies of the logits), graph, other, kv (what is left for
+    the cache, 0 at least); then blocks (one more is set aside as the null block), kv_tokens, max_concurrent (bounded by
+    max_num_seqs), fits (at least one whole request fits). The order of subtraction is that of vLLM 0.32.0,
+    `v1/worker/gpu_worker.py`, determine_available_memory; activation, graph and other are estimates from
+    `tables.assumption` (`graphs=False` for eager mode). The defaults are the server's on GPUs below 70 GiB and on the
+    A100. `kv_precision` None means 16 bits. With `tensor_parallel` GPUs each holds its share of weights and cache.
     """
-    m, g, assumed = tables.model(model), tables.gpu(gpu), overheads or OVERHEADS
+    m, g = tables.model(model), tables.gpu(gpu)
     tables.positive("context_tokens", context_tokens)
     tables.positive("max_num_batched_tokens", max_num_batched_tokens)
     tables.positive("max_num_seqs", max_num_seqs)
+    tables.whole("block_tokens", block_tokens)
+    share = tensor_parallel_share(m, tensor_parallel)
     budget = int(g["usable_bytes"] * tables.fraction("gpu_memory_utilization", gpu_memory_utilization))
-    layer = 2 * max_num_batched_tokens * (4 * m["hidden"] + 3 * m["intermediate"])
-    logits = 4 * assumed["logit_copies"]["value"] * max_num_seqs * m["vocab"]
+    widest = max(m["intermediate"], m["experts_per_token"] * m["expert_intermediate"] + m["shared_intermediate"])
+    layer = 2 * max_num_batched_tokens * (4 * m["hidden"] + 3 * widest // tensor_parallel)
+    logits = 4 * tables.assumption("logit_copies")["value"] * max_num_seqs * m["vocab"]
     parts = {
         "budget_bytes": budget,
-        "weights_bytes": weights_bytes(m, precision),
+        "weights_bytes": -(-weights_bytes(m, precision) // tensor_parallel),
         "activation_bytes": layer + logits,
-        "graph_bytes": assumed["graph_bytes"]["value"] if graphs else 0,
-        "other_bytes": assumed["other_bytes"]["value"],
+        "graph_bytes": tables.assumption("graph_bytes")["value"] if graphs else 0,
+        "other_bytes": tables.assumption("other_bytes")["value"],
     }
-    block_bytes = block_tokens * kv_bytes_per_token(m, kv_precision or "fp16")
+    cache = kv_precision or "fp16"
+    block_bytes = int(block_tokens * kv_bytes_per_token(m, cache) * share)
     left = budget - sum(size for name, size in parts.items() if name != "budget_bytes")
     blocks = max(0, left // block_bytes - 1)
-    resident = blocks // kv_blocks(context_tokens, block_tokens)
+    request_bytes = int(kv_bytes(m, kv_blocks(context_tokens, block_tokens) * block_tokens, cache) * share)
+    resident = blocks * block_bytes // request_bytes
     parts.update(
         {
             "kv_bytes": max(0, left),

@@ -1,18 +1,11 @@
 """How fast a step can be: it takes as long as its arithmetic or its memory traffic, whichever is slower.
 
 The model is the roofline of Williams, Waterman and Patterson (2009), applied to decoding as in kipply's "Transformer
-inference arithmetic" (2022) and the JAX scaling book, chapter 7.
+inference arithmetic" (2022) and the JAX scaling book, chapter 7. Steps lose a share of the sheet's rates to what
+`tables.assumption` calls compute_efficiency and memory_efficiency; both can be given to every function.
 """
 
 from . import memory, tables
-
-COMPUTE_EFFICIENCY = 0.8
-"""Share of the dense peak that large matmuls reach: 795 of 989 TFLOP/s on an H100, 271 of 312 on an A100
-(stas00/ml-engineering, maximum achievable matmul FLOPS). Small or odd shapes reach less."""
-
-MEMORY_EFFICIENCY = 0.8
-"""Share of the sheet's bandwidth that reading weights reaches. An assumption of the course, until a GPU's own
-recording replaces it: no primary source was found."""
 
 FULL = {"int4": "fp16"}
 """Weight-only formats multiply in 16 bits after they are unpacked."""
@@ -40,36 +33,122 @@ def ridge_flop_per_byte(gpu: "str | dict", precision: str = "fp16") -> float:
 
 
 def decode_ceiling_per_s(model: "str | dict", gpu: "str | dict", precision: str = "fp16") -> float:
-    """Return the tokens per second that one stream cannot exceed: each token reads every weight once.
+    """Return the tokens per second that one stream cannot exceed: each token reads every weight that it uses once.
 
-    Bandwidth / weight bytes; the cache and the launch of kernels only lower it.
+    Bandwidth / bytes read; the cache and the launch of kernels only lower it.
     """
-    return tables.gpu(gpu)["bandwidth_bytes_per_s"] / memory.weights_bytes(model, precision)
+    return tables.gpu(gpu)["bandwidth_bytes_per_s"] / memory.weights_read_bytes(model, precision, 1)
 
 
-def _step(
-    gpu: "str | dict", precision: str, flop: float, moved: float, tokens: int, compute: float, bandwidth: float
-) -> dict:
-    tables.fraction("compute_efficiency", compute)
-    tables.fraction("memory_efficiency", bandwidth)
-    compute_s = flop / (rate_flop_per_s(gpu, precision) * compute)
-    memory_s = moved / (tables.gpu(gpu)["bandwidth_bytes_per_s"] * bandwidth)
-    seconds = max(compute_s, memory_s)
+def all_reduce_s(gpu: "str | dict", message_bytes: float, tensor_parallel: int) -> float:
+    """Return the time of one all-reduce of so many bytes over so many GPUs of one machine.
+
+    In a ring each GPU sends 2 (n - 1) / n of the message over its link (Patarasuk and Yuan 2009), at link_efficiency of
+    its bandwidth in one direction, after all_reduce_s of start-up, both from `tables.assumption`. 0 for one GPU.
+    """
+    tables.not_negative("message_bytes", message_bytes)
+    if tables.whole("tensor_parallel", tensor_parallel) == 1:
+        return 0.0
+    rate = tables.gpu(gpu)["link_bytes_per_s"] * tables.assumption("link_efficiency")["value"]
+    sent = 2 * (tensor_parallel - 1) / tensor_parallel * message_bytes
+    return tables.assumption("all_reduce_s")["value"] + sent / rate
+
+
+def work(model: "str | dict", kv_precision: "str | None" = None) -> dict:
+    """Return what a step costs per unit of what it processes.
+
+    Keys: flop_per_token (2 per parameter of the layers that a token meets), flop_per_sample (2 per parameter of the head),
+    flop_per_pair (4 x layers x heads x head dim: a token attending to one position), bytes_per_cached (a token's cache).
+    """
+    m = tables.model(model)
+    counts = memory.parameters(m)
+    head = counts["head"] or counts["embedding"]
+    layers_only = counts["active"] - counts["embedding"] - counts["head"] - counts["norm"] - counts["bias"]
+    dim = m["nope_head_dim"] + m["rope_head_dim"] + m["v_head_dim"] if m["kv_lora_rank"] else 2 * m["head_dim"]
+    return {
+        "flop_per_token": 2 * layers_only,
+        "flop_per_sample": 2 * head,
+        "flop_per_pair": 2 * m["layers"] * m["heads"] * dim,
+        "bytes_per_cached": memory.kv_bytes_per_token(m, kv_precision or "fp16"),
+    }
+
+
+def _seen(m: dict, tokens: float) -> float:
+    """Return how many of so many positions a layer reads on average: windowed layers read their window at most."""
+    if not m["window"]:
+        return tokens
+    return tokens - m["window_layers"] / m["layers"] * max(0, tokens - m["window"])
+
+
+def step_parts(
+    model: "str | dict",
+    gpu: "str | dict",
+    precision: str,
+    kv_precision: "str | None" = None,
+    tensor_parallel: int = 1,
+    compute_efficiency: "float | None" = None,
+    memory_efficiency: "float | None" = None,
+):
+    """Return a function of (tokens, samples, pairs, cached) that gives a step's parts.
+
+    Its arguments are those that `simulator.simulate` gives; it returns compute_s, memory_s, link_s (all-reduces, 0 on one
+    GPU), flop, and bytes of all GPUs together. `decode_step_s` and `prefill_s` say what is counted.
+    """
+    m = tables.model(model)
+    if compute_efficiency is None:
+        compute_efficiency = tables.assumption("compute_efficiency")["value"]
+    if memory_efficiency is None:
+        memory_efficiency = tables.assumption("memory_efficiency")["value"]
+    tables.fraction("compute_efficiency", compute_efficiency)
+    tables.fraction("memory_efficiency", memory_efficiency)
+    unit = work(m, kv_precision)
+    per_token, per_sample, per_pair = unit["flop_per_token"], unit["flop_per_sample"], unit["flop_per_pair"]
+    per_cached = unit["bytes_per_cached"]
+    share = memory.tensor_parallel_share(m, tensor_parallel)
+    rate = rate_flop_per_s(gpu, precision) * compute_efficiency * tensor_parallel
+    bandwidth = tables.gpu(gpu)["bandwidth_bytes_per_s"] * memory_efficiency
+    dense = 0.0 if m["experts"] else memory.weights_read_bytes(m, precision, 1)
+
+    def parts(tokens: int, samples: int, pairs: float, cached: float) -> tuple:
+        flop = tokens * per_token + samples * per_sample + pairs * per_pair
+        weights = dense or memory.weights_read_bytes(m, precision, tokens)
+        cache = cached * per_cached
+        # Two all-reduces a layer, after attention and after the MLP (Megatron-LM 1909.08053).
+        link_s = 0.0
+        if tensor_parallel > 1:
+            link_s = 2 * m["layers"] * all_reduce_s(gpu, 2 * tokens * m["hidden"], tensor_parallel)
+        return flop / rate, (weights / tensor_parallel + cache * share) / bandwidth, link_s, flop, weights + cache
+
+    return parts
+
+
+def step_time(model: "str | dict", gpu: "str | dict", precision: str, **settings):
+    """Return a function of (tokens, samples, pairs, cached) that gives a step's seconds, for the simulator.
+
+    `settings` are those of `step_parts`. A model's sliding window is not applied: all layers count as reading all.
+    """
+    parts = step_parts(model, gpu, precision, **settings)
+
+    def seconds(tokens: int, samples: int, pairs: float, cached: float) -> float:
+        compute_s, memory_s, link_s, _, _ = parts(tokens, samples, pairs, cached)
+        return max(compute_s, memory_s) + link_s
+
+    return seconds
+
+
+def _step(parts, tokens: int, samples: int, pairs: float, cached: float) -> dict:
+    compute_s, memory_s, link_s, flop, moved = parts(tokens, samples, pairs, cached)
+    seconds = max(compute_s, memory_s) + link_s
     return {
         "seconds": seconds,
         "bound": "compute" if compute_s > memory_s else "memory",
         "compute_s": compute_s,
         "memory_s": memory_s,
+        "link_s": link_s,
         "flop": flop,
         "bytes": moved,
         "tokens_per_s": tokens / seconds,
     }
-
-
-def _matmul_parameters(model: "str | dict") -> int:
-    """Return the parameters that a token is multiplied with: all but the looked-up embedding, and the head if tied."""
-    counts = memory.parameters(model)
-    return counts["attention"] + counts["mlp"] + (counts["head"] or counts["embedding"])
 
 
 def decode_step_s(
@@ -78,25 +157,23 @@ def decode_step_s(
     precision: str,
     batch: int,
     context_tokens: int,
-    kv_precision: "str | None" = None,
-    compute_efficiency: float = COMPUTE_EFFICIENCY,
-    memory_efficiency: float = MEMORY_EFFICIENCY,
+    **settings,
 ) -> dict:
     """Return one decode step for `batch` sequences, each with `context_tokens` in the cache.
 
-    Keys: seconds, bound ("compute" or "memory"), compute_s, memory_s, flop, bytes, tokens_per_s (of the batch). Reads
-    all weights once and the cache of each sequence; computes 2 FLOP per parameter and sequence, and 4 x heads x
-    head dim per layer, sequence and cached token. An untied input embedding is counted as read though only a few rows
-    are (2 % of Llama-2-7B, 7 % of Qwen2.5-7B), and launching kernels takes no time: short steps are slower than this.
+    `settings` are those of `step_parts`: kv_precision, tensor_parallel, compute_efficiency, memory_efficiency.
+    Keys: seconds, bound ("compute" or "memory", whichever is slower), compute_s, memory_s, link_s (all-reduces, 0 on one
+    GPU), flop, bytes (of all GPUs together), tokens_per_s (of the batch). Reads the weights once (of a mixture of
+    experts, those expected to be picked) and the cache of each sequence; computes 2 FLOP per parameter and sequence, and
+    4 x heads x head dim per layer, sequence and cached token. An untied input embedding is counted as read though only a
+    few rows are (2 % of Llama-2-7B, 7 % of Qwen2.5-7B), and launching kernels takes no time: short steps are slower than
+    this.
     """
     m = tables.model(model)
     tables.positive("batch", batch)
     tables.not_negative("context_tokens", context_tokens)
-    attention = 4 * m["layers"] * m["heads"] * m["head_dim"] * context_tokens
-    flop = batch * (2 * _matmul_parameters(m) + attention)
-    cache = batch * context_tokens * memory.kv_bytes_per_token(m, kv_precision or "fp16")
-    moved = memory.weights_bytes(m, precision) + cache
-    return _step(gpu, precision, flop, moved, batch, compute_efficiency, memory_efficiency)
+    cached = batch * _seen(m, context_tokens)
+    return _step(step_parts(m, gpu, precision, **settings), batch, batch, cached, cached)
 
 
 def prefill_s(
@@ -104,32 +181,42 @@ def prefill_s(
     gpu: "str | dict",
     precision: str,
     tokens: int,
-    kv_precision: "str | None" = None,
-    compute_efficiency: float = COMPUTE_EFFICIENCY,
-    memory_efficiency: float = MEMORY_EFFICIENCY,
+    **settings,
 ) -> dict:
-    """Return the prefill of one prompt of so many tokens, in one pass; keys as in `decode_step_s`.
+    """Return the prefill of one prompt of so many tokens, in one pass; keys and `settings` as in `decode_step_s`.
 
     2 FLOP per parameter and token, except the head, which only the last token needs; causal attention adds
     2 x layers x heads x head dim x tokens squared. Reads the weights once and writes the prompt's cache.
     """
     m = tables.model(model)
     tables.positive("tokens", tokens)
-    counts = memory.parameters(m)
-    attention = 2 * m["layers"] * m["heads"] * m["head_dim"] * tokens * tokens
-    flop = 2 * (counts["attention"] + counts["mlp"]) * tokens + 2 * (counts["head"] or counts["embedding"]) + attention
-    moved = memory.weights_bytes(m, precision) + tokens * memory.kv_bytes_per_token(m, kv_precision or "fp16")
-    return _step(gpu, precision, flop, moved, tokens, compute_efficiency, memory_efficiency)
+    pairs = tokens * tokens / 2
+    if m["window"] and tokens > m["window"]:
+        outside = (tokens - m["window"]) * (tokens - m["window"]) / 2
+        pairs -= m["window_layers"] / m["layers"] * outside
+    return _step(step_parts(m, gpu, precision, **settings), tokens, 1, pairs, tokens)
 
 
 def critical_batch(model: "str | dict", gpu: "str | dict", precision: str, context_tokens: int = 0) -> "int | None":
-    """Return the smallest batch whose decode step is bound by compute at the sheet's rates, or None if none is.
+    """Return the knee: the smallest batch whose decode step is bound by compute at the sheet's rates, or None.
 
-    With a long context each sequence brings more cache traffic than arithmetic, and no batch is large enough.
+    With a long context each sequence brings more cache traffic than arithmetic, and no batch is large enough; so too
+    beyond a million sequences, where the search ends.
     """
-    one = decode_step_s(model, gpu, precision, 1, context_tokens, compute_efficiency=1.0, memory_efficiency=1.0)
-    weights_s = memory.weights_bytes(model, precision) / tables.gpu(gpu)["bandwidth_bytes_per_s"]
-    cache_s = one["memory_s"] - weights_s
-    if one["compute_s"] <= cache_s:
-        return None
-    return int(weights_s / (one["compute_s"] - cache_s)) + 1
+
+    def bound(batch: int) -> bool:
+        step = decode_step_s(model, gpu, precision, batch, context_tokens, compute_efficiency=1, memory_efficiency=1)
+        return step["bound"] == "compute"
+
+    low, high = 0, 1
+    while not bound(high):
+        low, high = high, 2 * high
+        if high > 1 << 20:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if bound(middle):
+            high = middle
+        else:
+            low = middle
+    return high

@@ -9,8 +9,27 @@ import json
 _FOLDER = __file__.replace("\\", "/").rsplit("/", 1)[0] + "/data/"
 _loaded: dict = {}
 
+OPTIONAL = (
+    "experts",
+    "experts_per_token",
+    "expert_intermediate",
+    "shared_intermediate",
+    "dense_layers",
+    "moe_extra_parameters",
+    "kv_lora_rank",
+    "q_lora_rank",
+    "rope_head_dim",
+    "nope_head_dim",
+    "v_head_dim",
+    "window",
+    "window_layers",
+    "qk_norm_parameters",
+)
+"""Keys of a model's record that are 0 where its architecture has no such part."""
 
-def _table(name: str) -> dict:
+
+def read(name: str) -> dict:
+    """Return a data file, as it stands: gpus, models, prices, api_prices, assumptions or workloads."""
     if name not in _loaded:
         with open(_FOLDER + name + ".json", encoding="utf-8") as opened:
             _loaded[name] = json.load(opened)
@@ -53,6 +72,13 @@ def not_negative(what: str, value: float) -> float:
     return value
 
 
+def whole(what: str, value: int) -> int:
+    """Return `value` if it is a whole number of at least 1, or raise ValueError that names it."""
+    if value != value or value < 1 or value != int(value):
+        raise ValueError(f"{what} must be a whole number of at least 1, not {value!r}")
+    return int(value)
+
+
 def fraction(what: str, value: float) -> float:
     """Return `value` if it is more than 0 and at most 1, or raise ValueError that names it."""
     if not 0 < value <= 1:
@@ -62,7 +88,7 @@ def fraction(what: str, value: float) -> float:
 
 def gpus() -> list:
     """Return the names of the known GPUs, from the smallest to the largest."""
-    rows = _table("gpus")["gpus"]
+    rows = read("gpus")["gpus"]
     return sorted(
         rows, key=lambda name: (rows[name]["values"]["memory_bytes"], rows[name]["values"]["rates"]["fp16"], name)
     )
@@ -70,16 +96,12 @@ def gpus() -> list:
 
 def models() -> list:
     """Return the names of the known models, from the smallest to the largest."""
-    rows = _table("models")["models"]
+    rows = read("models")["models"]
     return sorted(rows, key=lambda name: (rows[name]["values"]["parameters"], name))
 
 
-def _record(table: str, kind: str, name: "str | dict", known: list) -> dict:
-    if isinstance(name, dict):
-        return name
-    if name not in known:
-        raise unknown(kind, name, known)
-    row = _table(table)[table][name]
+def _record(table: str, name: str) -> dict:
+    row = read(table)[table][name]
     record = {"name": name, "title": row["title"], "unverified": list(row["unverified"])}
     record.update(row["values"])
     return record
@@ -89,19 +111,51 @@ def gpu(name: "str | dict") -> dict:
     """Return a GPU's record; a record is returned as it is, so that a caller may bring a GPU of its own.
 
     Keys: name, title, memory_bytes (as sold), usable_bytes (what CUDA reports as total), bandwidth_bytes_per_s,
-    rates (precision to dense operations per second), capability, bf16, fp8, flash_attention_2 (whether it has them),
+    rates (precision to dense operations per second; fp32 without tensor cores), link, link_bytes_per_s (to another GPU of
+    the machine, one direction), capability, bf16, fp8, flash_attention_2 (whether it has them),
     watts, unverified (the keys whose values no primary source confirms).
     """
-    return _record("gpus", "GPU", name, gpus())
+    if isinstance(name, dict):
+        return name
+    if name not in read("gpus")["gpus"]:
+        raise unknown("GPU", name, gpus())
+    record = _record("gpus", name)
+    record["rates"] = dict(record["rates"])
+    record["rates"]["fp32"] = record["fp32_flop_per_s"]
+    return record
 
 
 def model(name: "str | dict") -> dict:
-    """Return a model's record; a record is returned as it is.
+    """Return a model's record; a record is returned as it is, with what it leaves out.
 
-    Keys: name, title, id (on the hub), layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, tied_embeddings,
-    qkv_bias, parameters, max_position (tokens), licence, gated, unverified.
+    `name` is a name of `models`, a published id (owner/name) or its last part, in upper or lower case. Keys: name, title,
+    id (on the hub), layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, tied_embeddings, qkv_bias,
+    parameters, max_position (tokens), licence, gated, unverified; and, 0 where there is no such part:
+
+    - experts, experts_per_token, expert_intermediate (an expert's width), shared_intermediate (of those that are always
+      on), dense_layers (at the start), moe_extra_parameters (a layer's, beside experts and router);
+    - kv_lora_rank, q_lora_rank, rope_head_dim, nope_head_dim, v_head_dim: multi-head latent attention;
+    - window (tokens), window_layers (how many layers attend to the window only);
+    - qk_norm_parameters (a layer's), norms_per_layer (2 where not said).
     """
-    return _record("models", "model", name, models())
+    if isinstance(name, dict):
+        record = dict(name)
+    else:
+        rows, wanted = read("models")["models"], str(name).lower()
+        found = name if name in rows else ""
+        if not found:
+            for key in models():
+                published = rows[key]["values"]["id"].lower()
+                if wanted in (key.lower(), published, published.rsplit("/", 1)[-1]):
+                    found = key
+                    break
+        if not found:
+            raise unknown("model", name, models())
+        record = _record("models", found)
+    for key in OPTIONAL:
+        record.setdefault(key, 0)
+    record.setdefault("norms_per_layer", 2)
+    return record
 
 
 def prices(gpu_name: str) -> list:
@@ -113,7 +167,7 @@ def prices(gpu_name: str) -> list:
     """
     if gpu_name not in gpus():
         raise unknown("GPU", gpu_name, gpus())
-    table = _table("prices")
+    table = read("prices")
     found = []
     for row in table["prices"]:
         if row["gpu"] == gpu_name:
@@ -145,6 +199,29 @@ def price(gpu_name: str, provider: "str | None" = None) -> dict:
     return found[0]
 
 
+def api_prices() -> list:
+    """Return list prices of hosted open-weight models, cheapest output first.
+
+    Keys: provider, model, usd_per_million_input, usd_per_million_output, source, url, read, unverified.
+    """
+    table = read("api_prices")
+    found = []
+    for row in table["api_prices"]:
+        source = table["sources"][row["source"]]
+        record = dict(row)
+        record.update({"source": source["title"], "url": source["url"], "read": source["read"]})
+        found.append(record)
+    return sorted(found, key=lambda record: (record["usd_per_million_output"], record["provider"], record["model"]))
+
+
+def assumption(name: str) -> dict:
+    """Return an assumption of the arithmetic: value, unit, why, and whether it is unverified."""
+    table = read("assumptions")["assumptions"]
+    if name not in table:
+        raise unknown("assumption", name, sorted(table))
+    return table[name]
+
+
 def sourced(table: str, name: str, field: str) -> dict:
     """Return where a value of the tables `gpus` or `models` comes from: value, source, url, read, unverified."""
     if table not in ("gpus", "models"):
@@ -152,10 +229,10 @@ def sourced(table: str, name: str, field: str) -> dict:
     known = gpus() if table == "gpus" else models()
     if name not in known:
         raise unknown(table[:-1], name, known)
-    row = _table(table)[table][name]
+    row = read(table)[table][name]
     if field not in row["values"]:
         raise unknown(f"field of {name}", field, sorted(row["values"]))
-    source = _table(table)["sources"][row["from"][field]]
+    source = read(table)["sources"][row["from"][field]]
     return {
         "value": row["values"][field],
         "source": source["title"],
