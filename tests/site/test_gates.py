@@ -1,8 +1,10 @@
 """Every page is what its readers need, in a real Chromium; and each gate refuses the page that it is there for."""
 
 import re
+import time
 
 import fixture
+import psutil
 import pytest
 import serve
 from checks import gates, lighthouse
@@ -169,3 +171,13 @@ def test_lighthouse_names_what_it_refuses(bad_pages, fault, words):
 def test_what_lighthouse_cannot_judge_is_an_error(bad_pages):
     with pytest.raises(RuntimeError, match="Lighthouse could not judge"):
         lighthouse.audit(f"{bad_pages}/no-such-page.html")
+
+
+def test_a_lighthouse_that_does_not_end_is_ended_and_said(bad_pages, monkeypatch):
+    monkeypatch.setattr(lighthouse, "SECONDS", 1)
+    with pytest.raises(RuntimeError, match=r"could not judge .*: not done after 1 s, 2 times"):
+        lighthouse.audit(f"{bad_pages}/good.html")
+    deadline = time.monotonic() + 10
+    while left := [one.pid for one in psutil.process_iter(["cmdline"]) if "/lighthouse-" in str(one.info["cmdline"])]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)

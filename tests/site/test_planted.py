@@ -73,7 +73,8 @@ def said(course, chromium):
     """All that the checks say of it, a line each."""
     found = [*blocks.of_course(course)[0], *figures.of_course(course)[0]]
     book = str(Path(sys.executable).with_name("jupyter-book"))
-    done = subprocess.run([book, "build", ".", "--quiet"], cwd=course, capture_output=True, text=True, check=False)
+    command = [book, "build", ".", "--quiet"]
+    done = subprocess.run(command, cwd=course, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     site = course / "_build" / "html"
     found += links.problems(site)

@@ -35,12 +35,15 @@ window.gates = {
     const words = element.textContent.trim().replace(/\\s+/g, " ");
     return (tag.length > 90 ? tag.slice(0, 90) + "…" : tag) + (words.length > 40 ? words.slice(0, 40) + "…" : words);
   },
+  at: (rect) => [rect.x, rect.y, rect.width, rect.height].map(Math.round).join(" "),
   shown: (element) => element.checkVisibility({ visibilityProperty: true }),
   frame: () => new Promise(requestAnimationFrame),
 };
 new PerformanceObserver((list) => {
   for (const entry of list.getEntries())
-    if (!entry.hadRecentInput) gates.moved.push([entry.value, entry.sources.map((source) => gates.name(source.node))]);
+    if (!entry.hadRecentInput)
+      gates.moved.push([entry.value, entry.sources.map((source) =>
+        `${gates.name(source.node)} from ${gates.at(source.previousRect)} to ${gates.at(source.currentRect)}`)]);
 }).observe({ type: "layout-shift", buffered: true });
 """
 

@@ -82,19 +82,20 @@ def survivors(chapter: Path, chosen: list[Mutant]) -> list[str]:
 def _run(notebook: nbformat.NotebookNode) -> dict[int, str]:
     """Run a notebook under nbval, outputs not compared; return what each code cell's failure says, or nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        path, report = Path(folder, "mutant.ipynb"), Path(folder, "report.xml")
+        path, report, said = Path(folder, "mutant.ipynb"), Path(folder, "report.xml"), Path(folder, "said")
         nbformat.write(notebook, path)
         options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "--rootdir", folder, "-q"]
         command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=600", *options]
-        done = subprocess.run(
-            [*command, f"--junitxml={report}", "-c", str(ROOT / "pyproject.toml"), str(path)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with said.open("w") as file:  # a pipe would end with the last process that the notebook started
+            subprocess.run(
+                [*command, f"--junitxml={report}", "-c", str(ROOT / "pyproject.toml"), str(path)],
+                cwd=folder,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
         if not report.is_file():
-            raise RuntimeError(f"the notebook did not run: {(done.stdout + done.stderr)[-500:]}")
+            raise RuntimeError(f"the notebook did not run: {said.read_text(encoding='utf-8')[-500:]}")
         cases = ElementTree.parse(report).getroot().iter("testcase")
         return {
             number: "".join(part.text or "" for part in case if part.tag in ("failure", "error"))
