@@ -55,7 +55,7 @@ check: ready ## The checks of pages and claims that need no engine (make test in
 
 .PHONY: test-slow
 test-slow: ready ## What make test leaves out: slow cells, every claim turned round
-	@tools/lanes.sh -m slow
+	@tools/lanes.sh -m slow -o faulthandler_timeout=5400  # one test runs a whole chapter
 
 .PHONY: lint
 lint: .venv/.ready ## ruff and mypy

