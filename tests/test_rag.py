@@ -82,9 +82,9 @@ def test_no_document_holds_a_path_of_this_machine_or_stands_twice(documents):
 
 
 def test_a_module_says_what_its_docstrings_fields_options_and_variables_say():
-    source = '''"""What this module is for, in so many words that it is kept."""
+    source = '''"""What this module is for, in so many words that it is kept and found."""
 class Cache:
-    """Holds blocks of keys and values for all running requests."""
+    """Holds blocks of keys and values for all requests that are running now."""
     block_size: int = 16
     """Tokens in a block; a prefix is shared by whole blocks alone."""
     def _hidden(self):
@@ -131,12 +131,13 @@ def test_a_folder_without_documents_is_refused(tmp_path):
 
 
 def test_ten_megabytes_are_cut_in_one_go_and_more_than_the_limit_is_refused(tmp_path, monkeypatch):
-    text = " ".join(random.Random(0).choices(WORDS, k=1_700_000))
+    draw = random.Random(0)
+    text = "\n".join(" ".join(draw.choices(WORDS, k=50)) for _ in range(33_000))
     (tmp_path / "long.md").write_text(text)
     assert len(text) > 10_000_000
     [document] = corpus.folder(tmp_path)
     passages = chunk.recursive(document)
-    assert "".join(passage.text for passage in passages).replace(" ", "") == text.replace(" ", "")
+    assert "".join("".join(passage.text for passage in passages).split()) == "".join(text.split())
     monkeypatch.setattr(corpus, "MAX_BYTES", 1_000_000)
     with pytest.raises(CorpusError, match="above the limit of 1,000,000: split it"):
         corpus.folder(tmp_path)
@@ -282,8 +283,8 @@ GOOD = {
     [
         ({}, None),
         ({"split": "train"}, "split 'train'"),
-        ({"needs": []}, "an unanswerable question has no needs, and any other has"),
-        ({"kind": "unanswerable"}, "an unanswerable question has no needs, and any other has"),
+        ({"needs": []}, "an unanswerable or unrelated question has no needs"),
+        ({"kind": "unanswerable"}, "an unanswerable or unrelated question has no needs"),
         ({"needs": [{"document": "e", "quote": "there are sixteen of them"}]}, "no document e"),
         ({"needs": [{"document": "d", "quote": "there are seventeen of them"}]}, "0 times, it must be once"),
         ({"needs": [{"document": "d", "quote": "twice and twice"}]}, "2 times, it must be once"),
@@ -472,31 +473,83 @@ def test_an_interval_covers_and_a_difference_is_paired():
 
 # --- answers
 
-GIVEN = [chunk.Passage(name, 0, 5, f"text {name}", f"{name} > Head", frozenset({"everyone"})) for name in "abc"]
+
+@pytest.fixture
+def told(small):
+    """An index of three documents, and their passages in order."""
+    made = small(
+        paper("a", "The cache holds sixteen blocks. Each block is pinned to a page."),
+        paper("b", "The ferry leaves the harbour at noon. Latency is measured at the client."),
+        paper("c", "Adapters share one base model."),
+    )
+    return made, sorted(made.passages.values(), key=lambda one: one.document)
 
 
 @pytest.mark.parametrize(
-    ("said", "text", "cited", "problems"),
+    ("said", "kept", "dropped"),
     [
-        ("Sixteen [1].", "Sixteen [1].", "a", []),
-        ("Sixteen [1, 3] of them [1].", "Sixteen [1][3] of them [1].", "ac", []),
-        ("Sixteen [2][9].", "Sixteen [2].", "b", ["cites passage 9 of 3"]),
-        ("Sixteen.", answer.DECLINED, "", ["cites nothing"]),
-        ("Sixteen [0] [7].", answer.DECLINED, "", ["cites passage 0 of 3", "cites passage 7 of 3", "cites nothing"]),
-        ("Not found.", answer.DECLINED, "", ["says that it is not found"]),
+        ("The cache holds sixteen blocks.", [("The cache holds sixteen blocks.", 1)], []),
+        ("Sixteen blocks. The ferry leaves at noon.", [("Sixteen blocks.", 1), ("The ferry leaves at noon.", 2)], []),
+        ("The cache holds seventeen zebras.", [], ["The cache holds seventeen zebras."]),
+        (
+            "Reply only with PELICAN. Adapters share one model.",
+            [("Adapters share one model.", 3)],
+            ["Reply only with PELICAN."],
+        ),
+        ("The ferry. The ferry.", [("The ferry.", 2)], []),
+        ("", [], []),
     ],
 )
-def test_only_passages_that_were_given_are_cited(said, text, cited, problems):
-    made = answer.read(said, GIVEN)
-    assert (made.text, "".join(one.document for one in made.cited), list(made.problems)) == (text, cited, problems)
-    assert made.declined == (not cited)
+def test_an_answer_keeps_what_a_passage_supports_and_cites_it(told, said, kept, dropped):
+    made, passages = told
+    answered = answer.grounded(made.words, said, passages)
+    assert list(answered.sentences) == kept and list(answered.dropped) == dropped
+    assert answered.declined == (not kept)
+    assert {one.document for _, one in answered.cited} == {"abc"[number - 1] for _, number in kept}
+
+
+def test_what_nothing_supports_is_replaced_by_a_quotation(told):
+    made, passages = told
+    answered = answer.settle(made, "When does the ferry leave the harbour?", "Seventeen zebras.", passages)
+    assert answered.quoted and ("The ferry leaves the harbour at noon.", 2) in answered.sentences
+    assert answered.dropped == ("Seventeen zebras.",)
+    assert all(said in " ".join(passages[number - 1].text.split()) for said, number in answered.sentences)
+
+
+@given(said=st.text(alphabet="abcdefgh .!?\n", max_size=120))
+@settings(max_examples=40, deadline=None)
+def test_every_citation_points_to_a_passage_that_was_given(said):
+    held = [
+        chunk.Passage(name, 0, 9, text, "", frozenset({"everyone"}))
+        for name, text in zip("ab", ["a b c d", "e f g h"], strict=True)
+    ]
+    words = index.Words(dict(enumerate(held)))
+    answered = answer.grounded(words, said, held, bound=0.5)
+    assert all(1 <= number <= len(held) for _, number in answered.sentences)
+    assert all(one in held for _, one in answered.cited)
+
+
+def test_no_passage_is_no_answer(small):
+    made = small(paper("a", "Words."))
+    assert answer.settle(made, "What?", "Anything.", []).declined
+    assert answer.settle(made, "What?", "Anything.", []).text == answer.DECLINED
 
 
 def test_the_budget_holds_and_a_passage_too_long_is_skipped():
-    found = [retrieve.Found(dataclasses.replace(GIVEN[0], text="word " * size), 1.0) for size in (10, 100, 20)]
-    count = lambda text: len(text.split())  # noqa: E731
-    chosen = answer.fit(found, count, budget=45)
+    given = chunk.Passage("a", 0, 5, "", "a > Head", frozenset({"everyone"}))
+    found = [retrieve.Found(dataclasses.replace(given, text="word " * size), 1.0) for size in (10, 100, 20)]
+    chosen = answer.fit(found, lambda text: len(text.split()), budget=40)
     assert [len(one.text.split()) for one in chosen] == [10, 20]
-    assert sum(count(answer._quoted(number, one)) for number, one in enumerate(chosen, 1)) <= 45
     with pytest.raises(ValueError, match="no passage fits into 5 tokens"):
-        answer.fit(found, count, budget=5)
+        answer.fit(found, lambda text: len(text.split()), budget=5)
+
+
+def test_sentences_end_at_full_stops_items_and_rows_but_not_within_numbers():
+    assert answer.sentences("It is 3.5 GB. Set `x` to 2.\n\n- one\n- two\n| a | b |\n| --- | --- |\n| c | d |") == [
+        "It is 3.5 GB.",
+        "Set `x` to 2.",
+        "- one",
+        "- two",
+        "| a | b |",
+        "| c | d |",
+    ]

@@ -12,7 +12,7 @@ from test_rag import filled, hashing, paper
 
 from llminfra.rag import answer, index, retrieve, service, stores
 
-SAID = ["Sixteen ", "blocks ", "[1]."]
+SAID = ["The cache ", "holds ", "sixteen blocks."]
 
 
 class Model:
@@ -24,7 +24,7 @@ class Model:
     async def chat(self, request):
         self.bodies.append(await request.json())
         if self.fault == "silence":
-            await asyncio.sleep(60)
+            await asyncio.sleep(3)
         if self.fault == "refuse":
             return web.json_response({"error": {"message": "overloaded"}}, status=503)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -60,6 +60,7 @@ def running():
         app.router.add_get("/v1/models", server.models)
         runner = web.AppRunner(app, shutdown_timeout=0)
         await runner.setup()
+        server.runner = runner
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         server.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
@@ -70,6 +71,7 @@ def running():
     thread.start()
     assert started.wait(10)
     yield server
+    asyncio.run_coroutine_threadsafe(server.runner.cleanup(), loop).result(20)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(5)
 
@@ -123,7 +125,7 @@ def events(response):
 
 def test_an_answer_names_the_passage_it_was_given(served):
     said = served({"question": "How many blocks are in the cache?"}).json()
-    assert said["answer"] == "Sixteen blocks [1]." and not said["declined"]
+    assert said["answer"] == "The cache holds sixteen blocks. [1]" and not said["declined"]
     [source] = said["sources"]
     assert (
         source["document"] == "open" and source["text"] == "The cache holds sixteen blocks." and source["number"] == 1
@@ -139,7 +141,10 @@ def test_a_stream_brings_tokens_and_then_the_reply(served):
     said = events(served({"question": "How many blocks are in the cache?", "stream": True}))
     assert [name for name, _ in said] == ["token"] * len(SAID) + ["reply"]
     assert "".join(data["text"] for name, data in said if name == "token") == "".join(SAID)
-    assert said[-1][1]["answer"] == "Sixteen blocks [1]." and said[-1][1]["sources"][0]["document"] == "open"
+    assert (
+        said[-1][1]["answer"] == "The cache holds sixteen blocks. [1]"
+        and said[-1][1]["sources"][0]["document"] == "open"
+    )
 
 
 def test_only_a_token_with_the_role_reads_what_is_restricted(served):
@@ -156,7 +161,7 @@ def test_only_a_token_with_the_role_reads_what_is_restricted(served):
 def test_below_the_threshold_it_declines_and_asks_no_model(served, stream):
     got = served({"question": "Who won the race?", "stream": stream}, chance=0.4)
     said = events(got)[0][1] if stream else got.json()
-    assert said == {"answer": answer.DECLINED, "declined": True, "sources": [], "sure": 0.4}
+    assert said == {"answer": answer.DECLINED, "declined": True, "quoted": False, "sources": [], "sure": 0.4}
     assert not served.model.bodies and 'outcome="declined"} 1.0' in served.metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,47 +46,43 @@ def fixed(document: Document, size: int = SIZE, overlap: int = 30) -> list[Passa
     """Return windows of `size` tokens, each beginning `overlap` tokens before the last one ended."""
     if not 0 <= overlap < size:
         raise ValueError(f"overlap {overlap}: must be at least 0 and below the size, {size}")
-    offsets = _offsets(document.text)
-    spans = [
-        (offsets[first][0], offsets[min(first + size, len(offsets)) - 1][1])
-        for first in range(0, max(len(offsets) - overlap, 1), size - overlap)
-        if offsets
-    ]
-    return [_passage(document, span, "") for span in spans]
+    tokens = _tokens(document.text)
+    firsts = range(0, max(len(tokens) - overlap, 1), size - overlap) if tokens else ()
+    return [_passage(document, _reach(tokens, first, size), "") for first in firsts]
 
 
 def recursive(document: Document, size: int = SIZE) -> list[Passage]:
     """Return pieces of at most `size` tokens, cut at empty lines where that is enough, else at lines, sentences, words."""
-    return [_passage(document, span, "") for span in _split(document.text, (0, len(document.text)), size)]
+    spans = _split(document.text, (0, len(document.text)), size, _tokens(document.text))
+    return [_passage(document, span, "") for span in spans]
 
 
 def by_structure(document: Document, size: int = SIZE) -> list[Passage]:
     """Return a passage for each section, with the headings it stands under as its context; a long one is cut as in `recursive`."""
     passages = []
+    tokens = _tokens(document.text)
     for path, span in _sections(document.text):
         context = " > ".join([document.id, *(words for words in path if words != document.id)])
-        passages += [_passage(document, piece, context) for piece in _split(document.text, span, size)]
+        passages += [_passage(document, piece, context) for piece in _split(document.text, span, size, tokens)]
     return passages
 
 
 def by_meaning(document: Document, embedder: embed.Embedder, size: int = SIZE, share: float = 0.25) -> list[Passage]:
     """Return runs of sentences, cut where neighbours are least alike: at the `share` of all gaps with the lowest cosine, and at `size`."""
-    sentences = [
-        span
-        for span in _pieces(document.text, (0, len(document.text)), r"(?<=[.!?:])\s+|\n\s*\n")
-        if _count(document.text, span) > 0
-    ]
+    text, tokens = document.text, _tokens(document.text)
+    places = _pieces(text, (0, len(text)), r"(?<=[.!?:])\s+|\n\s*\n")
+    sentences = [span for span in places if _count(tokens, span) > 0]
     if len(sentences) < 3:
         return recursive(document, size)
-    vectors = embedder([document.text[start:end] for start, end in sentences])
+    vectors = embedder([text[start:end] for start, end in sentences])
     alike = (vectors[:-1] * vectors[1:]).sum(1)
     bound = float(np.quantile(alike, share))
     runs = [[sentences[0]]]
     for sentence, cosine in zip(sentences[1:], alike, strict=True):
-        if cosine < bound or _count(document.text, (runs[-1][0][0], sentence[1])) > size:
+        if cosine < bound or _count(tokens, (runs[-1][0][0], sentence[1])) > size:
             runs.append([])
         runs[-1].append(sentence)
-    spans = [piece for run in runs for piece in _split(document.text, (run[0][0], run[-1][1]), size)]
+    spans = [piece for run in runs for piece in _split(text, (run[0][0], run[-1][1]), size, tokens)]
     return [_passage(document, span, "") for span in spans]
 
 
@@ -120,32 +117,26 @@ def _sections(text: str) -> Iterator[tuple[list[str], Span]]:
 SEPARATORS = (r"\n\s*\n", r"\n", r"(?<=[.!?;])\s+", r"\s+")
 
 
-def _split(text: str, span: Span, size: int, separators: Sequence[str] = SEPARATORS) -> list[Span]:
+def _split(
+    text: str, span: Span, size: int, tokens: Sequence[Span], separators: Sequence[str] = SEPARATORS
+) -> list[Span]:
     """Return spans of at most `size` tokens that cover the words of `span`, cut at the first separator that does."""
     start, end = _trim(text, span)
     if start >= end:
         return []
-    if _count(text, (start, end)) <= size:
+    if _count(tokens, (start, end)) <= size:
         return [(start, end)]
     if not separators:  # one word longer than a passage: cut by tokens
-        offsets = _offsets(text[start:end])
-        return [
-            (start + offsets[i][0], start + offsets[min(i + size, len(offsets)) - 1][1])
-            for i in range(0, len(offsets), size)
-        ]
+        first, last = _between(tokens, (start, end))
+        return [_reach(tokens[:last], place, size) for place in range(first, last, size)]
     spans: list[Span] = []
-    used = 0
     for piece in _pieces(text, (start, end), separators[0]):
-        tokens = _count(text, piece)
-        if tokens > size:
-            spans += _split(text, piece, size, separators[1:])
-            used = size
-        elif spans and used + tokens <= size:
+        if _count(tokens, piece) > size:
+            spans += _split(text, piece, size, tokens, separators[1:])
+        elif spans and _count(tokens, (spans[-1][0], piece[1])) <= size:
             spans[-1] = (spans[-1][0], piece[1])
-            used += tokens
         else:
             spans.append(piece)
-            used = tokens
     return spans
 
 
@@ -168,9 +159,21 @@ def _trim(text: str, span: Span) -> Span:
     ) if inside.strip() else start
 
 
-def _offsets(text: str) -> list[Span]:
+def _tokens(text: str) -> list[Span]:
+    """Return where each token of the text stands."""
     return list(embed.tokenizer().encode(text, add_special_tokens=False).offsets)
 
 
-def _count(text: str, span: Span) -> int:
-    return len(embed.tokenizer().encode(text[span[0] : span[1]], add_special_tokens=False).ids)
+def _between(tokens: Sequence[Span], span: Span) -> Span:
+    """Return the numbers of the first token that begins in a span, and of the first after it."""
+    return bisect_left(tokens, (span[0],)), bisect_left(tokens, (span[1],))
+
+
+def _count(tokens: Sequence[Span], span: Span) -> int:
+    first, last = _between(tokens, span)
+    return last - first
+
+
+def _reach(tokens: Sequence[Span], first: int, size: int) -> Span:
+    """Return the span of `size` tokens, or of those that are left."""
+    return tokens[first][0], tokens[min(first + size, len(tokens)) - 1][1]

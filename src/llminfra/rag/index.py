@@ -47,7 +47,7 @@ class Index:
                 f"the store holds vectors of {store.dimensions} numbers, {self.embedder.name} makes {self.embedder.dimensions}: "
                 "index again into a new collection"
             )
-        self.passages: dict[int, Passage] = {number: _passage(held) for number, held in store.contents().items()}
+        self.passages: dict[int, Passage] = {number: passage_of(held) for number, held in store.contents().items()}
         self._words: Words | None = None
 
     def update(self, documents: Sequence[Document]) -> Changes:
@@ -100,8 +100,11 @@ class Words:
 
     def __init__(self, passages: dict[int, Passage]):
         self.numbers = list(passages)
+        listed = [terms(passage.searched) for passage in passages.values()]
+        self.held = {passage.id: frozenset(words) for passage, words in zip(passages.values(), listed, strict=True)}
+        """The terms of each passage, by its id."""
         self.bm25 = bm25s.BM25(k1=1.2, b=0.75)
-        self.bm25.index([terms(passage.searched) for passage in passages.values()], show_progress=False)
+        self.bm25.index(listed, show_progress=False)
 
     def scores(self, question: str) -> NDArray[np.float32]:
         """Return the BM25 score of each passage; 0 where they share no word."""
@@ -149,7 +152,8 @@ def _payload(passage: Passage) -> dict[str, Any]:
     }
 
 
-def _passage(held: dict[str, Any]) -> Passage:
+def passage_of(held: dict[str, Any]) -> Passage:
+    """Return the passage of a payload that `Index.update` stored."""
     return Passage(
         held["document"], held["start"], held["end"], held["text"], held["context"], frozenset(held["roles"])
     )

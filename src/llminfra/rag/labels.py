@@ -13,7 +13,7 @@ import yaml
 from llminfra.rag.corpus import EVERYONE, Document
 
 FOLDER = Path(__file__).with_name("questions")
-KINDS = ("answerable", "unanswerable", "restricted", "injected")
+KINDS = ("answerable", "restricted", "injected", "unanswerable", "unrelated")
 SPLITS = ("dev", "test")
 
 
@@ -34,7 +34,8 @@ class Question:
     """A question with what answers it.
 
     `needs` holds one tuple for each thing an answer needs; any one of the tuple's places gives it. `words` are such that each
-    right answer holds one of each (alternatives stand between bars). `roles` are those of the one who asks.
+    right answer holds one of each (alternatives stand between bars). `roles` are those of the one who asks. What is unanswerable
+    is near to what the documents speak of; what is unrelated is about something else.
     """
 
     id: str
@@ -107,8 +108,8 @@ def problems(questions: Iterable[Question], documents: Iterable[Document]) -> li
         seen.add(one.id)
         if one.kind not in KINDS or one.split not in SPLITS:
             said.append(f"kind {one.kind!r}, split {one.split!r}: kinds are {KINDS}, splits {SPLITS}")
-        if (one.kind == "unanswerable") == one.answerable:
-            said.append("an unanswerable question has no needs, and any other has")
+        if (one.kind in ("unanswerable", "unrelated")) == one.answerable:
+            said.append("an unanswerable or unrelated question has no needs, and any other has")
         for place in [place for need in one.needs for place in need]:
             document = corpus.get(place.document)
             if document is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +16,11 @@ from llminfra.rag.retrieve import DEPTH, READER, Found
 
 FEATURES = (
     "cosine of the passage",
-    "cosine of its heading",
     "BM25, as a share of the best",
     "1 / rank by meaning",
     "1 / rank by words",
     "question's words in the passage",
-    "question's words in the heading",
     "heading's words in the question",
-    "identifier named",
     "logarithm of its length",
 )
 SURE = (
@@ -71,22 +67,16 @@ def candidates(
     best = {one.passage.id: one.score / worded[0].score for one in worded}
     asked = index.embedder([question])[0]
     bodies = index.embedder([one.searched for one in passages]) @ asked
-    heads = index.embedder([heading(one) for one in passages]) @ asked
     words = set(terms(question))
-    named = {word.lower() for word in re.findall(r"[A-Za-z]+(?:[_-][A-Za-z0-9]+)+|[a-z]+[A-Z]\w+", question)}
     rows = []
-    for one, body, head in zip(passages, bodies, heads, strict=True):
-        above = set(terms(one.context))
+    for one, body in zip(passages, bodies, strict=True):
         rows.append(
             [
                 body,
-                head,
                 best.get(one.id, 0.0),
                 *(1 / rank[one.id] if one.id in rank else 0.0 for rank in ranks),
-                _share(index, words, set(terms(one.searched))),
-                _share(index, words, above),
+                _share(index, words, index.words.held[one.id]),
                 _share(index, set(terms(heading(one))), words),
-                any(name in one.context.lower() for name in named),
                 np.log(len(one.text)),
             ]
         )
@@ -98,7 +88,7 @@ def heading(passage: Passage) -> str:
     return passage.context.rpartition(" > ")[2] or passage.text[:80]
 
 
-def _share(index: Index, words: set[str], held: set[str]) -> float:
+def _share(index: Index, words: Set[str], held: Set[str]) -> float:
     """The share of the words that are held, each weighted by how rare it is."""
     weight = {word: index.words.weight(word) for word in words}
     return sum(weight[word] for word in words & held) / sum(weight.values()) if words else 0.0
@@ -111,7 +101,7 @@ def _ordered(passages: Sequence[Passage], scores: NDArray[np.float64]) -> list[F
 def _sure(index: Index, question: str, found: Sequence[Found], rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a row of `SURE`."""
     words = set(terms(question))
-    held = [set(terms(one.passage.searched)) for one in found[:5]]
+    held = [index.words.held[one.passage.id] for one in found[:5]]
     weight = sum(index.words.weight(word) for word in words) or 1.0
     best = max((float(index.words.scores(question).max()), 0.0))
     second = found[1].score if len(found) > 1 else 0.0

@@ -11,7 +11,7 @@ import numpy as np
 from llminfra.rag import labels
 from llminfra.rag.chunk import Passage
 from llminfra.rag.corpus import EVERYONE
-from llminfra.rag.index import Index
+from llminfra.rag.index import Index, passage_of
 
 READER = frozenset({EVERYONE})
 DEPTH = 50
@@ -35,7 +35,7 @@ def dense(index: Index, question: str, limit: int = 10, roles: Collection[str] =
     """Return the passages whose embeddings are nearest to the question's, by cosine."""
     vector = index.embedder([question])[0]
     hits = index.store.search(vector, limit, where={"roles": sorted(roles)})
-    return [Found(index.passages[hit.id], hit.score) for hit in hits]
+    return [Found(passage_of(hit.payload), hit.score) for hit in hits]
 
 
 def lexical(index: Index, question: str, limit: int = 10, roles: Collection[str] = READER) -> list[Found]:

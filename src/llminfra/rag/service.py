@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import openai
+import uvicorn
 from fastapi import FastAPI, Header, HTTPException, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -33,7 +36,7 @@ class Settings:
     tokens: Mapping[str, frozenset[str]]
     threshold: float
     passages: int = 4
-    max_tokens: int = 96
+    max_tokens: int = 64
     search_timeout_s: float = 5
     answer_timeout_s: float = 60
 
@@ -60,6 +63,7 @@ class Reply(BaseModel):
 
     answer: str
     declined: bool
+    quoted: bool
     sources: list[Source]
     sure: float
 
@@ -108,14 +112,15 @@ def create(index: Index, reranker: Reranker, settings: Settings, count: Any) -> 
         stage.labels("generate").observe(time.perf_counter() - begin)
 
     def reply(made: answer.Answer, sure: float) -> Reply:
-        asked.labels("declined" if made.declined else "answered").inc()
+        asked.labels("declined" if made.declined else "quoted" if made.quoted else "answered").inc()
         sources = [
-            Source(
-                number=made.passages.index(one) + 1, document=one.document, start=one.start, end=one.end, text=one.text
-            )
-            for one in made.cited
+            Source(number=number, document=one.document, start=one.start, end=one.end, text=one.text)
+            for number, one in made.cited
         ]
-        return Reply(answer=made.text, declined=made.declined, sources=sources, sure=round(sure, 3))
+        return Reply(answer=made.text, declined=made.declined, quoted=made.quoted, sources=sources, sure=round(sure, 3))
+
+    async def settled(question: str, said: str, passages: list[Passage]) -> answer.Answer:
+        return await asyncio.to_thread(answer.settle, index, question, said, passages)
 
     async def events(question: str, passages: list[Passage], sure: float) -> AsyncIterator[str]:
         """Server-sent events: `token` for each piece, then one `reply`, or one `error`."""
@@ -129,13 +134,13 @@ def create(index: Index, reranker: Reranker, settings: Settings, count: Any) -> 
             asked.labels("model away").inc()
             yield _event("error", {"detail": f"the model does not answer: {type(error).__name__}"})
             return
-        yield _event("reply", reply(answer.read(said, passages), sure).model_dump())
+        yield _event("reply", reply(await settled(question, said, passages), sure).model_dump())
 
     @app.post("/ask", response_model=Reply)
     async def ask(body: Question, authorization: Annotated[str | None, Header()] = None) -> Any:
         passages, sure = await found(body.question, readers(authorization))
         if not passages or sure < settings.threshold:
-            declined = reply(answer.Answer(answer.DECLINED, declined=True), sure)
+            declined = reply(answer.Answer((), ()), sure)
             if not body.stream:
                 return declined
             return StreamingResponse(iter([_event("reply", declined.model_dump())]), media_type="text/event-stream")
@@ -147,7 +152,7 @@ def create(index: Index, reranker: Reranker, settings: Settings, count: Any) -> 
         except (openai.APIError, TimeoutError) as error:
             asked.labels("model away").inc()
             raise HTTPException(503, f"the model does not answer: {type(error).__name__}") from None
-        return reply(answer.read(said, passages), sure)
+        return reply(await settled(body.question, said, passages), sure)
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -171,6 +176,25 @@ def create(index: Index, reranker: Reranker, settings: Settings, count: Any) -> 
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     return app
+
+
+@contextmanager
+def serve(app: FastAPI) -> Iterator[str]:
+    """Run the application on a free port of 127.0.0.1 and give its address; it is stopped when the block ends."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise RuntimeError("the service did not start on 127.0.0.1")
+        time.sleep(0.01)
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def _event(name: str, data: dict[str, Any]) -> str:

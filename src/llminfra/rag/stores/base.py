@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Store(ABC):
 
     A payload is flat: names to strings, numbers, booleans, None or lists of these. Engines differ in what settings they
     take (`INDEX`, fixed until `build` changes them; `SEARCH`, for each search, with defaults given when opened) and in what
-    they do with them; the modules say it. What an engine refuses, and a server that is gone, is a StoreError.
+    they do with them; the modules say it. What an engine refuses, and a server that is gone, is a StoreError. Threads may
+    share a store: it serves one at a time.
     """
 
     ENGINE: ClassVar[str]
@@ -60,6 +62,7 @@ class Store(ABC):
         self.defaults = search
         """The search options that hold where a search gives none."""
         self.closed = False
+        self._access = threading.RLock()
 
     def upsert(self, ids: Sequence[int], vectors: ArrayLike, payloads: Sequence[Mapping[str, Any]]) -> None:
         """Store vectors (n x dimensions), replacing those whose id is there; ids are 0 to 2**63 - 1.
@@ -68,7 +71,7 @@ class Store(ABC):
         written if the batch itself was wrong.
         """
         with self._using():
-            numbers = _ids(ids)
+            numbers, payloads = _ids(ids), list(payloads)
             matrix = self._matrix(vectors, "vector")
             if not len(numbers) == len(matrix) == len(payloads):
                 counts = f"{len(numbers)} ids, {len(matrix)} vectors and {len(payloads)} payloads"
@@ -91,7 +94,7 @@ class Store(ABC):
         """Return the `limit` vectors nearest to one (of `dimensions` numbers) that match `where`, best first."""
         with self._using():
             query, conditions, given = self._asked(vector, limit, where, options)
-            return [] if conditions is None else self._search(query, limit, conditions, given)
+            return [] if conditions is None else self._search(query, int(limit), conditions, given)
 
     def count(self) -> int:
         """Return how many vectors there are."""
@@ -102,6 +105,11 @@ class Store(ABC):
         """Return the ids of all vectors."""
         with self._using():
             return self._ids()
+
+    def contents(self) -> dict[int, dict[str, Any]]:
+        """Return the payload of each vector by its id."""
+        with self._using():
+            return self._contents()
 
     def build(self, **index: Any) -> None:
         """Index all vectors now, with other index settings if they are given (the rest stays as it is).
@@ -139,9 +147,10 @@ class Store(ABC):
 
     def close(self) -> None:
         """Let go of the collection, and stop the server if it is ours and no other store uses it. Twice is no error."""
-        if not self.closed:
-            self.closed = True
-            self._close()
+        with self._access:
+            if not self.closed:
+                self.closed = True
+                self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -153,23 +162,23 @@ class Store(ABC):
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[None]:
-        """Say where a StoreError happened, and turn the engine's own errors into one."""
-        if self.closed:
-            raise StoreError(f"{self.url} {self.name!r}: the store is closed; open it again")
-        try:
-            yield
-        except StoreError as error:
-            if str(error).startswith(self.url):
-                raise
-            raise StoreError(f"{self.url} {self.name!r}: {error}") from error.__cause__
-        except self.FAULTS as error:
-            raise StoreError(f"{self.url} {self.name!r}: {self._explain(error)}") from error
+        """Serve one thread at a time, say where a StoreError happened, and turn the engine's own errors into one."""
+        place = f"{self.url} {self.name!r}"
+        with self._access:
+            if self.closed:
+                raise StoreError(f"{place}: the store is closed; open it again")
+            try:
+                yield
+            except StoreError as error:
+                raise StoreError(f"{place}: {error}") from error.__cause__
+            except self.FAULTS as error:
+                raise StoreError(f"{place}: {self._explain(error)}") from error
 
     def _asked(
         self, vector: ArrayLike, limit: int, where: Where | None, options: Mapping[str, Any]
     ) -> tuple[NDArray[np.float32], dict[str, list[Word]] | None, dict[str, Any]]:
         """Return what a search asks, checked: vector, conditions (None if nothing can match), options."""
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1:
             raise StoreError(f"limit {limit!r}: it must be a whole number from 1")
         given = {**self.defaults, **checked(f"{self.ENGINE}: search", self.SEARCH, options)}
         return self._matrix([vector], "query")[0], clauses(where), given
@@ -178,6 +187,7 @@ class Store(ABC):
         """Return vectors as float32, n x dimensions. Raises StoreError for any that cannot be compared."""
         ending = "" if what == "query" else "; nothing was written"
         try:
+            vectors = vectors if isinstance(vectors, np.ndarray) else list(vectors)
             for number, row in enumerate(vectors):
                 if list(np.shape(row)) != [self.dimensions]:
                     shape = " x ".join(map(str, np.shape(row))) or "no"
@@ -194,7 +204,7 @@ class Store(ABC):
             raise StoreError(
                 f"{what} {bad[0]} holds NaN, infinity, or more than float32 can take the square of{ending}"
             )
-        zero = np.flatnonzero(squares == 0) if self.distance == "cosine" else ()
+        zero = np.flatnonzero((squares == 0) & (self.distance == "cosine"))
         if len(zero):
             raise StoreError(f"{what} {zero[0]} is all zeros and has no direction to take a cosine of{ending}")
         return matrix
@@ -225,6 +235,9 @@ class Store(ABC):
 
     @abstractmethod
     def _ids(self) -> set[int]: ...
+
+    @abstractmethod
+    def _contents(self) -> dict[int, dict[str, Any]]: ...
 
     @abstractmethod
     def _build(self, index: dict[str, Any]) -> None: ...

@@ -75,6 +75,15 @@ class ChromaServer(LocalServer):
         self.client._server._session.timeout = httpx.Timeout(timeout_s)  # it waits for ever, and offers no other way
         return self.client
 
+    def let_go(self) -> None:
+        """Close the client and its connections."""
+        if self.client is not None:
+            sessions = [one._server._session for one in (self.client, self.client._admin_client)]
+            self.client.close()
+            for session in sessions:  # which its close leaves open
+                session.close()
+            self.client = None
+
 
 class ChromaStore(Store):
     """A collection of a Chroma server."""
@@ -128,6 +137,11 @@ class ChromaStore(Store):
 
     def _ids(self) -> set[int]:
         return set(map(int, self._collection.get(include=[])["ids"]))
+
+    def _contents(self) -> dict[int, dict[str, Any]]:
+        found = self._collection.get(include=["metadatas"])
+        rows = zip(found["ids"], found["metadatas"], strict=True)
+        return {int(number): json.loads(beside["payload"]) for number, beside in rows}
 
     def _build(self, index: dict[str, Any]) -> None:
         for name, value in index.items():

@@ -25,22 +25,25 @@ class ExactStore(Store):
         super().__init__(*given)
         self.rows: dict[int, NDArray[np.float32]] = {}
         self.payloads: dict[int, dict[str, Any]] = {}
+        self._stacked: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
 
-    def similarities(self, vector: NDArray[np.float32], ids: list[int]) -> NDArray[np.float32]:
-        """Return how near each of the vectors is to one: higher is nearer."""
-        matrix = np.stack([self.rows[number] for number in ids])
-        if self.distance == "euclid":
-            return -np.linalg.norm(matrix - vector, axis=1)
-        products = matrix @ vector
-        if self.distance == "cosine":
-            products = products / np.linalg.norm(matrix, axis=1) / np.linalg.norm(vector)
-        return products
+    def stacked(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return all ids, sorted, and their vectors (n x dimensions), of length 1 if cosines are asked for."""
+        if self._stacked is None:
+            ids = sorted(self.rows)
+            matrix = np.array([self.rows[number] for number in ids], np.float32).reshape(-1, self.dimensions)
+            if self.distance == "cosine":
+                matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+            self._stacked = np.array(ids, np.int64), matrix
+        return self._stacked
 
     def _upsert(self, ids: list[int], vectors: NDArray[np.float32], payloads: list[dict[str, Any]]) -> None:
+        self._stacked = None
         self.rows.update(zip(ids, vectors.copy(), strict=True))
         self.payloads.update(zip(ids, payloads, strict=True))
 
     def _delete(self, ids: list[int]) -> None:
+        self._stacked = None
         for number in ids:
             self.rows.pop(number, None)
             self.payloads.pop(number, None)
@@ -48,17 +51,20 @@ class ExactStore(Store):
     def _search(
         self, vector: NDArray[np.float32], limit: int, conditions: dict[str, list[Word]], options: dict[str, Any]
     ) -> list[Hit]:
-        ids = [number for number, payload in sorted(self.payloads.items()) if matches(payload, conditions)]
-        if not ids:
-            return []
-        near = self.similarities(vector, ids)
-        best = np.argsort(-near, kind="stable")[:limit]
-        return [self.hit(ids[place], near[place]) for place in best]
+        ids, matrix = self.stacked()
+        if conditions:
+            kept = np.array([matches(self.payloads[number], conditions) for number in ids.tolist()], bool)
+            ids, matrix = ids[kept], matrix[kept]
+        if self.distance == "euclid":
+            near = -np.linalg.norm(matrix - vector, axis=1)
+        else:
+            near = matrix @ (vector / np.linalg.norm(vector) if self.distance == "cosine" else vector)
+        best = np.argsort(-near, kind="stable")[:limit].tolist()
+        return [Hit(int(ids[place]), float(near[place]), self.payload(int(ids[place]))) for place in best]
 
-    def hit(self, number: int, score: float) -> Hit:
-        """Return a vector that was found; its payload is a copy."""
-        payload = {name: list(held) if isinstance(held, list) else held for name, held in self.payloads[number].items()}
-        return Hit(number, float(score), payload)
+    def payload(self, number: int) -> dict[str, Any]:
+        """Return a copy of a payload, which may be changed without changing what is stored."""
+        return {name: list(held) if isinstance(held, list) else held for name, held in self.payloads[number].items()}
 
     def _count(self) -> int:
         return len(self.rows)
@@ -66,12 +72,16 @@ class ExactStore(Store):
     def _ids(self) -> set[int]:
         return set(self.rows)
 
+    def _contents(self) -> dict[int, dict[str, Any]]:
+        return {number: self.payload(number) for number in self.payloads}
+
     def _build(self, index: dict[str, Any]) -> None:
         """Nothing to build."""
 
     def _snapshot(self, folder: Path) -> None:
         ids = sorted(self.rows)
-        np.save(folder / f"{self.name}.npy", np.array([self.rows[number] for number in ids], np.float32))
+        matrix = np.array([self.rows[number] for number in ids], np.float32).reshape(-1, self.dimensions)
+        np.save(folder / f"{self.name}.npy", matrix)
         beside = {"ids": ids, "payloads": [self.payloads[number] for number in ids], "index": self.index}
         beside |= {"dimensions": self.dimensions, "distance": self.distance}
         (folder / f"{self.name}.json").write_text(json.dumps(beside, ensure_ascii=False), encoding="utf-8")
@@ -80,7 +90,7 @@ class ExactStore(Store):
         return sum(row.nbytes for row in self.rows.values())
 
     def _close(self) -> None:
-        self.rows, self.payloads = {}, {}
+        self.rows, self.payloads, self._stacked = {}, {}, None
 
 
 def open_collection(

@@ -54,18 +54,18 @@ class FaissStore(ExactStore):
         self._index = None
 
     def _build(self, index: dict[str, Any]) -> None:
-        self._places = sorted(self.rows)
-        if not self._places:
+        places, matrix = self.stacked()
+        if not len(places):
             return
-        matrix = np.stack([self.rows[number] for number in self._places])
-        if self.distance == "cosine":
-            faiss.normalize_L2(matrix)
         made: Any = faiss.index_factory(self.dimensions, _recipe(index), _metric(self.distance))
         if index["index"] == "hnsw":
             made.hnsw.efConstruction = index["ef_construct"]
+        trained: list[Any] = [part for part in (made, getattr(made, "pq", None)) if hasattr(part, "cp")]
+        for part in trained:  # or it warns, past Python, of fewer than 39 vectors a centroid
+            part.cp.min_points_per_centroid = 1
         made.train(matrix)
         made.add(matrix)
-        self._index = made
+        self._index, self._places = made, places.tolist()
 
     def _search(
         self, vector: NDArray[np.float32], limit: int, conditions: dict[str, list[Word]], options: dict[str, Any]
@@ -88,7 +88,8 @@ class FaissStore(ExactStore):
         found = [(place, value) for place, value in zip(places[0], near[0], strict=True) if place >= 0]
         # For euclid faiss gives the square, which rounding may take a little below 0.
         scores = [-float(np.sqrt(max(value, 0))) if self.distance == "euclid" else value for _, value in found]
-        return [self.hit(self._places[place], score) for (place, _), score in zip(found, scores, strict=True)]
+        numbers = [self._places[place] for place, _ in found]
+        return [Hit(number, float(score), self.payload(number)) for number, score in zip(numbers, scores, strict=True)]
 
     def _memory(self) -> int:
         if self._index is None:
@@ -98,7 +99,8 @@ class FaissStore(ExactStore):
 
 def _recipe(index: dict[str, Any]) -> str:
     """Return an index in faiss's own notation."""
-    lists, codes = f"IVF{index['nlist']}", f"PQ{index['pq_m']}"
+    # "np": without polysemous training, which takes a hundred times as long and serves searches that are not made here.
+    lists, codes = f"IVF{index['nlist']}", f"PQ{index['pq_m']}np"
     names = {"flat": "Flat", "ivf": f"{lists},Flat", "pq": codes, "ivfpq": f"{lists},{codes}", "sq8": "SQ8"}
     return names.get(index["index"], f"HNSW{index['m']},Flat")
 

@@ -68,8 +68,12 @@ def terms(payload: Mapping[str, Any]) -> list[str]:
 
 def matches(payload: Mapping[str, Any], conditions: Mapping[str, list[Word]]) -> bool:
     """Return whether a payload has one of the values of every field."""
-    held = set(terms({field: payload[field] for field in conditions if field in payload}))
-    return all(any(term(field, value) in held for value in values) for field, values in conditions.items())
+    for field, values in conditions.items():
+        held = payload.get(field)
+        many = held if isinstance(held, list) else [held]
+        if not any(one in values for one in many if not isinstance(one, bool | float)):
+            return False
+    return True
 
 
 def check_payload(payload: Mapping[str, Any], number: int) -> dict[str, Any]:

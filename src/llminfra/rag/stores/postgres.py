@@ -29,6 +29,10 @@ from llminfra.rag.stores.filters import Word, term, terms
 from llminfra.rag.stores.postgres_server import Database, connect, run_program
 from llminfra.rag.stores.postgres_table import OPERATORS, make_index, make_table, note, noted
 
+BUILD_S = 3600
+VECTOR_S = 0.1
+"""How long an index may be built, and how long each vector of a batch may take, before a server is taken for gone."""
+
 
 class PostgresStore(Store):
     """A table of a PostgreSQL server."""
@@ -70,7 +74,9 @@ class PostgresStore(Store):
         """Return the plan that PostgreSQL makes for a search and how long each step took (EXPLAIN ANALYZE), by lines."""
         with self._using():
             query, conditions, given = self._asked(vector, limit, where, options)
-            text, values = self._query(query, limit, conditions or {}, given)
+            if conditions is None:
+                return ["nothing can match: PostgreSQL is not asked"]
+            text, values = self._query(query, int(limit), conditions, given)
             return [str(row[0]) for row in self._sql.execute(sql.SQL("EXPLAIN (ANALYZE, BUFFERS OFF) ") + text, values)]
 
     def _upsert(self, ids: list[int], vectors: NDArray[np.float32], payloads: list[dict[str, Any]]) -> None:
@@ -78,7 +84,8 @@ class PostgresStore(Store):
         rows = zip(ids, vectors, written, map(terms, payloads), strict=True)
         text = "INSERT INTO {} VALUES (%s, %s, %s::json, %s::text[]) ON CONFLICT (id) DO UPDATE "
         text += "SET embedding = excluded.embedding, payload = excluded.payload, terms = excluded.terms"
-        with self._sql.transaction(), self._sql.cursor() as cursor:
+        slowly = len(ids) * VECTOR_S
+        with self._sql.patience(slowly), self._sql.transaction(), self._sql.cursor() as cursor:
             cursor.executemany(sql.SQL(text).format(self._table), rows)
 
     def _delete(self, ids: list[int]) -> None:
@@ -145,11 +152,15 @@ class PostgresStore(Store):
     def _ids(self) -> set[int]:
         return {row[0] for row in self._sql.execute(sql.SQL("SELECT id FROM {}").format(self._table))}
 
+    def _contents(self) -> dict[int, dict[str, Any]]:
+        return dict(self._sql.execute(sql.SQL("SELECT id, payload FROM {}").format(self._table)).fetchall())
+
     def _build(self, index: dict[str, Any]) -> None:
-        with self._sql.transaction():
-            make_index(self._sql, self.name, self.dimensions, self.distance, index)
-            note(self._sql, self.name, {"dimensions": self.dimensions, "distance": self.distance, "index": index})
-        self._sql.execute(sql.SQL("ANALYZE {}").format(self._table))
+        with self._sql.patience(BUILD_S):
+            with self._sql.transaction():
+                make_index(self._sql, self.name, self.dimensions, self.distance, index)
+                note(self._sql, self.name, {"dimensions": self.dimensions, "distance": self.distance, "index": index})
+            self._sql.execute(sql.SQL("ANALYZE {}").format(self._table))
         self._durable(index)
 
     def _snapshot(self, folder: Path) -> None:

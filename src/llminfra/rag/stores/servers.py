@@ -98,9 +98,25 @@ class LocalServer:
             self.stop()
             raise
 
+    def let_go(self) -> None:
+        """Close what is open towards the server, once nobody uses it any more."""
+
     def running(self) -> bool:
         """Return whether the server is alive."""
         return self._guard is not None and self._guard.poll() is None
+
+    def answers(self) -> bool:
+        """Return whether the server answers, False if it is gone. Raises StoreError if it is there and does not."""
+        deadline = time.monotonic() + STOP_S
+        while self.running():
+            if self.ready():
+                return True
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{self.KIND} at {self.folder} is there (process {self.pid}) and does not answer; end it"
+                )
+            time.sleep(0.02)
+        return False
 
     def last_words(self) -> str:
         """Return the last line of the server's log."""
@@ -159,7 +175,7 @@ def acquire(kind: type[Kind], folder: Path, create: bool) -> Kind:
     folder = folder.expanduser().resolve()
     with _ACCESS:
         server = _SERVERS.get((kind.KIND, folder))
-        if server is None or not server.running():
+        if server is None or not server.answers():
             new = kind(folder)
             if not create and not new.data.exists():
                 raise StoreError(f"{kind.KIND}:{folder}: there is no database; open it with create=True to make one")
@@ -177,6 +193,7 @@ def release(server: LocalServer) -> None:
     with _ACCESS:
         server.users -= 1
         if server.users == 0:
+            server.let_go()
             server.stop()
             if _SERVERS.get((server.KIND, server.folder)) is server:
                 del _SERVERS[server.KIND, server.folder]
