@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from qdrant_client import QdrantClient, models
 
-from llminfra.rag.stores import StoreError, files, filters, open_store, postgres_server, restore
+from llminfra.rag.stores import StoreError, chroma, files, filters, open_store, postgres_server, restore
 from llminfra.rag.stores.crash import what_survives
 
 pytestmark = pytest.mark.xdist_group("stores")
@@ -363,6 +363,14 @@ def test_why_qdrant_edge_is_not_given_booleans_and_empty_lists(tmp_path):
     shard.update(qdrant_edge.UpdateOperation.upsert_points([qdrant_edge.Point(3, [float("nan"), 0.0], {})]))
     assert shard.count(qdrant_edge.CountRequest()) == 3
     shard.close()
+
+
+def test_why_chroma_is_always_given_a_list_of_words(fresh):
+    """An upsert that does not name a field leaves the old one: a document whose roles were taken away would keep them."""
+    collection = fresh("chroma", 2)._collection
+    for metadata in ({"roles": ["board"], "n": 1}, {"n": 2}):
+        collection.upsert(["1"], embeddings=[[1.0, 2.0]], metadatas=[metadata])
+    assert collection.get(where={"roles": {"$contains": "board"}})["metadatas"] == [{"roles": ["board"], "n": 2}]
 
 
 @pytest.mark.parametrize("engine", ALL)
@@ -852,6 +860,26 @@ def open_elsewhere(url):
     done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     raise StoreError(done.stderr.splitlines()[-1])
+
+
+def test_a_folder_is_free_only_when_its_server_is_gone(tmp_path, monkeypatch):
+    """The owner was killed, and its server lives a moment longer: two servers on one folder would spoil it."""
+    code = """
+        import sys, time
+        from llminfra.rag.stores import open_store
+        store = open_store(sys.argv[1], "docs", 2)
+        print(store.server_pid, flush=True)
+        time.sleep(60)
+    """
+    url, alive = f"chroma:{tmp_path / 'home'}", []
+    command = [sys.executable, "-c", textwrap.dedent(code), url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        pid = int(owner.stdout.readline())
+        owner.kill()
+    assert psutil.pid_exists(pid)
+    monkeypatch.setattr(chroma.ChromaServer, "prepare", lambda server: alive.append(psutil.pid_exists(pid)))
+    with open_store(url, "docs") as store:
+        assert store.count() == 0 and alive == [False]
 
 
 def test_edge_is_open_once(homes, fresh):

@@ -102,9 +102,10 @@ def graph(index: Any) -> Graph:
 
 
 def walk(vectors: Vectors, graph: Graph, query: Any, ef: int = 64, limit: int = 10) -> tuple[list[int], int]:
-    """Return the `limit` nearest that HNSW's search finds, and to how many vectors it compared the query.
+    """Return the `limit` nearest that HNSW's search finds, and how many vectors it compared.
 
-    Malkov and Yashunin (2018), algorithms 2 and 5: greedy on the upper levels; on the lowest with the `ef` best in mind.
+    Malkov and Yashunin (2018), algorithms 2 and 5: greedy on the upper levels; on the lowest
+    with the `ef` best in mind.
     """
     place, near = graph.entry, float(vectors[graph.entry] @ query)
     compared = 1

@@ -36,7 +36,8 @@ from llminfra.rag.stores.servers import LocalServer, acquire, free_port, release
 
 SPACES = {"cosine": "cosine", "dot": "ip", "euclid": "l2"}
 ALWAYS = "any"
-"""A word that every payload has: Chroma takes no empty list, and an upsert keeps what the new payload does not name."""
+"""A word that every payload has, so that there always is a list: Chroma takes no empty one, and an upsert without it would
+leave the old list in force, with roles that were taken away."""
 
 
 class ChromaServer(LocalServer):

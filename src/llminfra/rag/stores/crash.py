@@ -10,6 +10,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -53,21 +54,23 @@ def what_survives(
     """
     given = json.dumps({"dimensions": dimensions, **settings})
     command = [sys.executable, "-m", __name__, url, name, str(batch), given]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as writer,
+    ):
+        assert writer.stdout is not None
         watch = threading.Timer(LIMIT_S, writer.kill)
         watch.start()
         try:
-            assert writer.stdout is not None
-            for _ in itertools.islice(writer.stdout, after):
-                pass
+            done = sum(1 for _ in itertools.islice(writer.stdout, after))
             writer.kill()
-            rest, said = writer.communicate()
+            done += len(writer.stdout.read().split())
         finally:
             watch.cancel()
             writer.kill()
-    done = after + len(rest.split())
-    if writer.returncode >= 0:
-        raise StoreError(f"{url} {name!r}: the writer ended before it was killed: {last_words(said)}")
+        if writer.wait() >= 0 or done < after:
+            log.seek(0)
+            raise StoreError(f"{url} {name!r}: the writer ended before it was killed: {last_words(log.read())}")
     begun = time.monotonic()
     try:
         store = open_store(url, name, create=False)

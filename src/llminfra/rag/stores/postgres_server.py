@@ -125,7 +125,7 @@ class PatientConnection(psycopg.Connection[Any]):
     def wait(self, gen: PQGen[Answer], interval: float = 0.1, timeout: float | None = None) -> Answer:
         """Return the server's answer. Raises psycopg.OperationalError, and the connection is closed, if none comes."""
         try:
-            return super().wait(gen, interval, timeout)
+            return super().wait(gen, interval, self.timeout_s if timeout is None else timeout)
         except _WaitTimeout:
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer within {self.timeout_s:g} s") from None
