@@ -130,6 +130,7 @@ def minilm() -> Embedder:
 
     @cache
     def model() -> Any:
+        _quiet()
         from sentence_transformers import SentenceTransformer
 
         return SentenceTransformer(str(_weights().parent), device="cpu")
@@ -196,6 +197,7 @@ def mean_states(folder: str) -> Embedder:
 
     @cache
     def loaded() -> tuple[Any, Any]:
+        _quiet()
         from transformers import AutoModel, AutoTokenizer
 
         words = AutoTokenizer.from_pretrained(folder)
@@ -222,6 +224,16 @@ def mean_states(folder: str) -> Embedder:
         return unit(np.concatenate(made))
 
     return Embedder(f"mean-of-{Path(folder).name}", 576, encode)
+
+
+def _quiet() -> None:
+    """Draw no progress bars and give no advice on drawing them: in a notebook both reach the page."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def unit(rows: Any) -> Vectors:

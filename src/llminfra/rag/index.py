@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import bm25s
 import numpy as np
 import Stemmer
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ from llminfra import embed
 from llminfra.rag import chunk, stores
 from llminfra.rag.chunk import Passage
 from llminfra.rag.corpus import CorpusError, Document
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # in a notebook it asks for widgets to draw progress bars with
+    import bm25s
 
 BATCH = 512
 STOP = frozenset(["a", "an", "and", "are", "as", "at", "be", "by", "can", "do", "does", "for", "from", "has", "have", "how", "i", "if", "in", "is", "it", "its", "of", "on", "or", "should", "so", "that", "the", "this", "to", "was", "what", "when", "where", "which", "while", "who", "why", "will", "with", "you", "your"])  # fmt: skip
