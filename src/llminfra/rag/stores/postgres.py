@@ -66,6 +66,11 @@ class PostgresStore(Store):
         self._durable(self.index)
 
     @property
+    def dsn(self) -> str:
+        """How a client reaches the database of this collection: a libpq connection string."""
+        return self._database.dsn
+
+    @property
     def server_pid(self) -> int:
         """The process id of our server; 0 if it is not ours."""
         return self._database.server.pid if self._database.server else 0
