@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llminfra.rag.chunk import Passage
-from llminfra.rag.index import Index, Words, terms
+from llminfra.rag.index import Index, Words, held, terms
 from llminfra.rag.retrieve import Found
 
 SYSTEM = (
@@ -85,17 +85,30 @@ def sentences(text: str) -> list[str]:
 
 
 def support(words: Words, sentence: str, passage: Passage) -> float:
-    """Return the share of a sentence's words that a passage holds, each weighted by its rarity; 0 for a sentence without any."""
+    """Return the share of a sentence's words that a passage holds, each weighted by its rarity.
+
+    0 for a sentence without any, and for one with a number that the passage does not hold.
+    """
     said = set(terms(sentence))
+    if not said or numbers(sentence) - numbers(passage.searched):
+        return 0.0
     weight = {word: words.weight(word) for word in said}
-    return sum(weight[word] for word in said & words.held[passage.id]) / sum(weight.values()) if said else 0.0
+    return sum(weight[word] for word in said & held(passage.searched)) / sum(weight.values())
+
+
+def numbers(text: str) -> set[str]:
+    """Return the numbers of a text as they are written."""
+    return set(re.findall(r"\d+(?:[.,]\d+)*", text))
 
 
 def grounded(words: Words, said: str, passages: Sequence[Passage], bound: float = SUPPORT) -> Answer:
-    """Return the sentences of `said` that a passage supports, each citing the one that supports it most; the rest is dropped."""
+    """Return the sentences of `said` that a passage supports, each citing the one that supports it most; the rest is dropped.
+
+    Marks such as [1] that the model wrote itself are taken out first.
+    """
     kept: list[tuple[str, int]] = []
     dropped: list[str] = []
-    for sentence in sentences(said):
+    for sentence in sentences(re.sub(r"\s*\[\d+\]", "", said)):
         shares = [support(words, sentence, passage) for passage in passages]
         best = max(range(len(shares)), key=lambda place: shares[place], default=None)
         if best is None or shares[best] < bound:

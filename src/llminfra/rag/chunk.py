@@ -14,7 +14,9 @@ from llminfra.rag.corpus import Document
 
 Span = tuple[int, int]
 SIZE = 180
-"""Tokens of a passage, its context aside: what MiniLM reads in one piece, and a prompt of a small model holds four of."""
+"""Tokens of a passage, its context aside: MiniLM reads it in one piece unless the context is long, a prompt holds four."""
+LETTERS = 8
+"""Letters of a passage for each token of its size, at most: to MiniLM a word of more than 100 letters is one token."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _sections(text: str) -> Iterator[tuple[list[str], Span]]:
     path: list[tuple[int, str]] = []
     begin, fenced, at = 0, False, 0
     for line in text.splitlines(keepends=True):
-        if line.lstrip().startswith("```"):
+        if re.match(r"\s*(```+|~~~+)[^`]*$", line):
             fenced = not fenced
         head = None if fenced else re.match(r"(#{1,4}) +(.+)", line)
         if head:
@@ -124,16 +126,15 @@ def _split(
     start, end = _trim(text, span)
     if start >= end:
         return []
-    if _count(tokens, (start, end)) <= size:
+    if _fits(tokens, (start, end), size):
         return [(start, end)]
-    if not separators:  # one word longer than a passage: cut by tokens
-        first, last = _between(tokens, (start, end))
-        return [_reach(tokens[:last], place, size) for place in range(first, last, size)]
+    if not separators:  # one word longer than a passage: a letter is a token at most
+        return [(at, min(at + size, end)) for at in range(start, end, size)]
     spans: list[Span] = []
     for piece in _pieces(text, (start, end), separators[0]):
-        if _count(tokens, piece) > size:
+        if not _fits(tokens, piece, size):
             spans += _split(text, piece, size, tokens, separators[1:])
-        elif spans and _count(tokens, (spans[-1][0], piece[1])) <= size:
+        elif spans and _fits(tokens, (spans[-1][0], piece[1]), size):
             spans[-1] = (spans[-1][0], piece[1])
         else:
             spans.append(piece)
@@ -172,6 +173,10 @@ def _between(tokens: Sequence[Span], span: Span) -> Span:
 def _count(tokens: Sequence[Span], span: Span) -> int:
     first, last = _between(tokens, span)
     return last - first
+
+
+def _fits(tokens: Sequence[Span], span: Span, size: int) -> bool:
+    return _count(tokens, span) <= size and span[1] - span[0] <= LETTERS * size
 
 
 def _reach(tokens: Sequence[Span], first: int, size: int) -> Span:

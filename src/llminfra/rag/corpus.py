@@ -135,31 +135,35 @@ def folder(root: Path) -> list[Document]:
 
     Raises CorpusError for a folder without any, for a file that is not text, and for one above `MAX_BYTES`.
     """
-    files = sorted(file for file in root.rglob("*") if file.suffix in (".md", ".txt"))
+    files = sorted(file for file in root.rglob("*") if file.suffix in (".md", ".txt") and file.is_file())
     if not files:
         raise CorpusError(f"{root} holds no .md or .txt file: nothing to index")
     return [read(file, f"{root.name}/{file.relative_to(root).as_posix()}") for file in files]
 
 
 def read(file: Path, name: str) -> Document:
-    """Return one file as the document `name`."""
+    """Return one file as the document `name`. Front matter that cannot be read is refused: it may say who may read the rest."""
     if file.stat().st_size > MAX_BYTES:
         raise CorpusError(f"{file} has {file.stat().st_size:,} bytes, above the limit of {MAX_BYTES:,}: split it")
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise CorpusError(f"{file} is not UTF-8 text (byte {error.start}): convert it or leave it out") from None
     if "\0" in text:
         raise CorpusError(f"{file} holds NUL characters, so it is not text: convert it or leave it out")
-    front = re.match(r"---\n(.*?)\n---\n", text, re.S)
+    front = re.match(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", text, re.S | re.M)
     if not front:
+        if text.startswith("---"):
+            raise CorpusError(f"{file}: no line --- ends its front matter, so who may read it is not known")
         return Document(name, text)
     try:
         named = yaml.safe_load(front[1]) or {}
     except yaml.YAMLError as error:
         raise CorpusError(f"{file}: its front matter is not YAML: {str(error).splitlines()[0]}") from None
-    roles = named.get("roles", [EVERYONE]) if isinstance(named, dict) else None
-    if not isinstance(roles, list) or not roles or not all(isinstance(role, str) for role in roles):
+    if not isinstance(named, dict) or named.keys() - {"roles"}:
+        raise CorpusError(f"{file}: its front matter may hold `roles` and nothing else")
+    roles = named.get("roles", [EVERYONE])
+    if not isinstance(roles, list) or not roles or not all(isinstance(role, str) and role.strip() for role in roles):
         raise CorpusError(f"{file}: `roles` in its front matter must be a list of names, and not an empty one")
     return Document(name, text[front.end() :].lstrip(), frozenset(roles))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,8 +40,8 @@ class Changes:
 class Index:
     """Passages that can be found by meaning (`store`) and by words (`words`).
 
-    The id of a passage is a hash of all that it holds, so the store itself says what it has: nothing is kept beside it that could
-    disagree with it.
+    The id of a passage is a hash of all that it holds and of the model's name, so the store itself says what it has: nothing is
+    kept beside it that could disagree with it. Another process that changes the same store is noticed by `refresh`.
     """
 
     def __init__(
@@ -51,14 +53,29 @@ class Index:
                 f"the store holds vectors of {store.dimensions} numbers, {self.embedder.name} makes {self.embedder.dimensions}: "
                 "index again into a new collection"
             )
-        self.passages: dict[int, Passage] = {number: passage_of(held) for number, held in store.contents().items()}
-        self._words: Words | None = None
+        self.updated = 0.0
+        """When this process last changed the index, in seconds since 1970; 0 if it never did."""
+        self.refresh()
+
+    @property
+    def passages(self) -> dict[int, Passage]:
+        """The passages by their numbers in the store."""
+        return self.words.passages
+
+    def refresh(self) -> None:
+        """Read again what the store holds. Raises StoreError if another model embedded it, also one of as many numbers."""
+        passages = {number: passage_of(payload) for number, payload in self.store.contents().items()}
+        if any(number != identity(one, self.embedder.name) for number, one in passages.items()):
+            raise stores.StoreError(
+                f"the store holds passages that {self.embedder.name} did not embed: index again into a new collection"
+            )
+        self.words = Words(passages)
 
     def update(self, documents: Sequence[Document]) -> Changes:
         """Make the index hold exactly the passages of these documents. Raises CorpusError where there are none.
 
-        New passages are written before old ones are deleted, and an update that was interrupted is finished by the next: a reader
-        meanwhile finds the old passages, the new ones, or both, but never a gap.
+        What is left out is deleted; for one document that changed there is `replace`. New passages are written before old ones are
+        deleted, and an update that was interrupted is finished by the next: a reader finds the old passages or the new ones.
         """
         if not documents:
             raise CorpusError(
@@ -71,9 +88,20 @@ class Index:
         )
         if twice:
             raise CorpusError(f"two documents have the id {sorted(twice)[0]}")
-        wanted = {identity(passage): passage for passage in chunk.cut(documents, self.chunker)}
+        wanted = self._cut(documents)
         if not wanted:
             raise CorpusError("the documents hold no text: nothing to index")
+        return self._become(wanted)
+
+    def replace(self, document: Document) -> Changes:
+        """Put a document in the place of the one with its id, or beside the others; one without text deletes what was there."""
+        others = {number: one for number, one in self.passages.items() if one.document != document.id}
+        return self._become(others | self._cut([document]))
+
+    def _cut(self, documents: Sequence[Document]) -> dict[int, Passage]:
+        return {identity(one, self.embedder.name): one for one in chunk.cut(documents, self.chunker)}
+
+    def _become(self, wanted: dict[int, Passage]) -> Changes:
         present = self.store.ids()
         new = [number for number in wanted if number not in present]
         gone = sorted(present - wanted.keys())
@@ -81,48 +109,45 @@ class Index:
         for first in range(0, len(new), BATCH):
             batch = new[first : first + BATCH]
             self.store.upsert(batch, vectors[first : first + BATCH], [_payload(wanted[number]) for number in batch])
+        if wanted.keys() != self.passages.keys():
+            self.words = Words(wanted)  # from here on readers find the new passages and no old one
         if gone:
             self.store.delete(gone)
-        self.passages, self._words = wanted, None
+        if new or gone:
+            self.updated = time.time()
         return Changes(len(new), len(gone), len(wanted) - len(new))
-
-    @property
-    def words(self) -> Words:
-        """The BM25 index of the passages, made when it is first asked for."""
-        if self._words is None:
-            self._words = Words(self.passages)
-        return self._words
-
-    def allowed(self, roles: Iterable[str]) -> NDArray[np.bool_]:
-        """Return for each passage, in the order of `passages`, whether a reader with these roles may read it."""
-        readers = frozenset(roles)
-        return np.array([bool(passage.roles & readers) for passage in self.passages.values()])
 
 
 class Words:
-    """BM25 over the words of passages (Robertson and Zaragoza 2009, k1 1.2, b 0.75), by bm25s."""
+    """Passages, and BM25 over their words (Robertson and Zaragoza 2009, k1 1.2, b 0.75, without the factor k1 + 1), by bm25s.
+
+    Never changed, only replaced: who holds one sees one state of the index.
+    """
 
     def __init__(self, passages: dict[int, Passage]):
-        self.numbers = list(passages)
+        self.passages = passages
         listed = [terms(passage.searched) for passage in passages.values()]
-        self.held = {passage.id: frozenset(words) for passage, words in zip(passages.values(), listed, strict=True)}
-        """The terms of each passage, by its id."""
         self.bm25 = bm25s.BM25(k1=1.2, b=0.75)
-        self.bm25.index(listed, show_progress=False)
+        self._known: dict[str, int] = {}
+        if any(listed):
+            self.bm25.index(listed, show_progress=False)
+            self._known = self.bm25.vocab_dict
 
-    def scores(self, question: str) -> NDArray[np.float32]:
-        """Return the BM25 score of each passage; 0 where they share no word."""
-        asked = [word for word in terms(question) if word in self.bm25.vocab_dict]
-        if not asked:
-            return np.zeros(len(self.numbers), np.float32)
-        scores: NDArray[np.float32] = self.bm25.get_scores(asked)
+    def scores(self, question: str, roles: Collection[str]) -> NDArray[np.float32]:
+        """Return the BM25 score of each passage; 0 where they share no word or a reader with these roles may not read it."""
+        asked = [word for word in terms(question) if word in self._known]
+        scores = np.zeros(len(self.passages), np.float32)
+        if asked:
+            readers = frozenset(roles)
+            readable = [bool(passage.roles & readers) for passage in self.passages.values()]
+            scores[readable] = self.bm25.get_scores(asked)[readable]
         return scores
 
     def weight(self, word: str) -> float:
-        """Return the inverse document frequency of a term; a term that no passage holds has the greatest."""
-        held = self.bm25.vocab_dict.get(word)
-        count = 0 if held is None else int(np.diff(self.bm25.scores["indptr"][held : held + 2])[0])
-        return float(np.log(1 + (len(self.numbers) - count + 0.5) / (count + 0.5)))
+        """Return the inverse document frequency of a term among all passages; a term that none holds has the greatest."""
+        known = self._known.get(word)
+        count = 0 if known is None else int(np.diff(self.bm25.scores["indptr"][known : known + 2])[0])
+        return float(np.log(1 + (len(self.passages) - count + 0.5) / (count + 0.5)))
 
 
 _stem = Stemmer.Stemmer("english")
@@ -131,17 +156,23 @@ _stem = Stemmer.Stemmer("english")
 def terms(text: str) -> list[str]:
     """Return the stems of a text's words without stop words; an identifier counts whole and in its parts."""
     found = []
-    for word in re.findall(r"[A-Za-z0-9_]+", text):
-        parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", word)
+    for word in re.findall(r"\w+", text):
+        parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", word) if word.isascii() else word.split("_")
         if len(parts) > 1:
             found.append(word.lower())
         found += [part.lower() for part in parts]
     return list(_stem.stemWords([word for word in found if word not in STOP]))
 
 
-def identity(passage: Passage) -> int:
-    """Return a number for a passage, from all that is kept of it: below 2^63, as every engine takes it."""
-    said = "\0".join([passage.id, passage.context, passage.text, *sorted(passage.roles)])
+@lru_cache(1 << 16)
+def held(text: str) -> frozenset[str]:
+    """Return the terms of a text, each once."""
+    return frozenset(terms(text))
+
+
+def identity(passage: Passage, model: str) -> int:
+    """Return a number for a passage, from all that is kept of it and the model that embeds it: below 2^63, as every engine takes it."""
+    said = "\0".join([model, passage.id, passage.context, passage.text, *sorted(passage.roles)])
     return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "big") >> 1
 
 

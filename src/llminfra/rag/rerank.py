@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llminfra.rag import labels, retrieve
 from llminfra.rag.chunk import Passage
-from llminfra.rag.index import Index, terms
+from llminfra.rag.index import Index, held, terms
 from llminfra.rag.retrieve import DEPTH, READER, Found
 
 FEATURES = (
@@ -50,7 +50,7 @@ class Reranker:
         if not passages:
             return [], 0.0
         found = _ordered(passages, self.passage.predict_proba(rows)[:, 1])
-        sure = self.question.predict_proba(_sure(index, question, found, rows)[None])[0, 1]
+        sure = self.question.predict_proba(_sure(index, question, found, rows, roles)[None])[0, 1]
         return found, float(sure)
 
 
@@ -67,7 +67,7 @@ def candidates(
     best = {one.passage.id: one.score / worded[0].score for one in worded}
     asked = index.embedder([question])[0]
     bodies = index.embedder([one.searched for one in passages]) @ asked
-    words = set(terms(question))
+    words, weight = set(terms(question)), index.words.weight
     rows = []
     for one, body in zip(passages, bodies, strict=True):
         rows.append(
@@ -75,8 +75,8 @@ def candidates(
                 body,
                 best.get(one.id, 0.0),
                 *(1 / rank[one.id] if one.id in rank else 0.0 for rank in ranks),
-                _share(index, words, index.words.held[one.id]),
-                _share(index, set(terms(heading(one))), words),
+                _share(weight, words, held(one.searched)),
+                _share(weight, set(terms(heading(one))), words),
                 np.log(len(one.text)),
             ]
         )
@@ -88,31 +88,33 @@ def heading(passage: Passage) -> str:
     return passage.context.rpartition(" > ")[2] or passage.text[:80]
 
 
-def _share(index: Index, words: Set[str], held: Set[str]) -> float:
+def _share(weight: Callable[[str], float], words: Set[str], held: Set[str]) -> float:
     """The share of the words that are held, each weighted by how rare it is."""
-    weight = {word: index.words.weight(word) for word in words}
-    return sum(weight[word] for word in words & held) / sum(weight.values()) if words else 0.0
+    weights = {word: weight(word) for word in words}
+    return sum(weights[word] for word in words & held) / sum(weights.values()) if words else 0.0
 
 
 def _ordered(passages: Sequence[Passage], scores: NDArray[np.float64]) -> list[Found]:
     return [Found(passages[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")]
 
 
-def _sure(index: Index, question: str, found: Sequence[Found], rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a row of `SURE`."""
-    words = set(terms(question))
-    held = [index.words.held[one.passage.id] for one in found[:5]]
-    weight = sum(index.words.weight(word) for word in words) or 1.0
-    best = max((float(index.words.scores(question).max()), 0.0))
+def _sure(
+    index: Index, question: str, found: Sequence[Found], rows: NDArray[np.float64], roles: Collection[str]
+) -> NDArray[np.float64]:
+    """Return a row of `SURE`, from passages that the reader may read."""
+    words, weight = set(terms(question)), index.words.weight
+    bodies = [held(one.passage.searched) for one in found[:5]]
+    total = sum(weight(word) for word in words) or 1.0
+    best = max(float(index.words.scores(question, roles).max()), 0.0)
     second = found[1].score if len(found) > 1 else 0.0
     return np.array(
         [
             found[0].score,
             second,
             rows[:, 0].max(),
-            _share(index, words, held[0]),
-            _share(index, words, set().union(*held)),
-            best / weight,
+            _share(weight, words, bodies[0]),
+            _share(weight, words, set().union(*bodies)),
+            best / total,
         ]
     )
 
@@ -136,7 +138,7 @@ def train(index: Index, questions: Sequence[labels.Question], texts: Mapping[str
         for number in range(fold, len(drawn), 5):
             question, passages, rows = drawn[number]
             found = _ordered(passages, model.predict_proba(rows)[:, 1])
-            sure[number] = _sure(index, question.question, found, rows)
+            sure[number] = _sure(index, question.question, found, rows, question.roles)
     passage = _fit(np.concatenate([rows for _, _, rows in drawn]), np.concatenate(marks))
     return Reranker(passage, _fit(sure, np.array([question.answerable for question in questions])))
 

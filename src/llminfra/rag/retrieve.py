@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from llminfra.rag import labels
 from llminfra.rag.chunk import Passage
 from llminfra.rag.corpus import EVERYONE
-from llminfra.rag.index import Index, passage_of
+from llminfra.rag.index import Index
 
 READER = frozenset({EVERYONE})
 DEPTH = 50
@@ -28,20 +28,22 @@ class Found:
     score: float
 
 
-Retriever = Callable[[str, int, Collection[str]], list[Found]]
-
-
 def dense(index: Index, question: str, limit: int = 10, roles: Collection[str] = READER) -> list[Found]:
-    """Return the passages whose embeddings are nearest to the question's, by cosine."""
+    """Return the passages whose embeddings are nearest to the question's, by cosine.
+
+    What the store holds and the index does not (yet, or any more: an update is under way) is left out.
+    """
     vector = index.embedder([question])[0]
     hits = index.store.search(vector, limit, where={"roles": sorted(roles)})
-    return [Found(passage_of(hit.payload), hit.score) for hit in hits]
+    passages = index.words.passages
+    return [Found(passages[hit.id], hit.score) for hit in hits if hit.id in passages]
 
 
 def lexical(index: Index, question: str, limit: int = 10, roles: Collection[str] = READER) -> list[Found]:
     """Return the passages with the highest BM25 scores; one that shares no word with the question is not found."""
-    scores = np.where(index.allowed(roles), index.words.scores(question), 0)
-    passages = list(index.passages.values())
+    words = index.words  # once: an update replaces it as a whole
+    scores = words.scores(question, roles)
+    passages = list(words.passages.values())
     return [
         Found(passages[row], float(scores[row]))
         for row in np.argsort(-scores, kind="stable")[:limit]
