@@ -64,7 +64,7 @@ def paper(name, body, *roles):
 def test_the_corpus_is_large_varied_and_the_same_each_time(documents, covered):
     packages = [document for document in documents if document.id.split("/")[0] != "company"]
     again = corpus.packages()
-    assert [document.digest for document in again] == [document.digest for document in packages]
+    assert again == packages
     passages = chunk.cut(packages)
     assert 4000 < len(passages) < 7000
     assert {"vllm", "transformers", "peft", "qdrant_client", "fastapi"} <= {
@@ -550,6 +550,20 @@ def test_an_interval_covers_and_a_difference_is_paired():
         evaluate.difference(one, {"0": 1.0})
     with pytest.raises(ValueError, match="at least one value"):
         evaluate.interval([])
+
+
+@pytest.mark.parametrize(
+    ("yes", "count", "low", "high"),  # z = 1.96: (p + z²/2n ± z √(p (1 - p) / n + z²/4n²)) / (1 + z²/n), by hand
+    [(0, 12, 0.0, 0.2425), (7, 21, 0.1719, 0.5463), (15, 15, 0.7961, 1.0)],
+)
+def test_a_share_has_wilsons_interval(yes, count, low, high):
+    made = evaluate.share([True] * yes + [False] * (count - yes))
+    assert (made.mean, made.low, made.high) == pytest.approx((yes / count, low, high), abs=1e-4)
+
+
+def test_no_value_has_no_share():
+    with pytest.raises(ValueError, match="at least one value"):
+        evaluate.share([])
 
 
 # --- answers

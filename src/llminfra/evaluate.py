@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import ir_measures
 import numpy as np
+from scipy.stats import binomtest
 
 MEASURES = ("nDCG@10", "R@1", "R@5", "R@10", "RR@10")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over questions and the bounds of its 95 % bootstrap interval."""
+    """A mean over questions and the bounds of its 95 % interval."""
 
     mean: float
     low: float
@@ -50,6 +51,19 @@ def interval(values: Sequence[float] | Mapping[str, float], draws: int = 2000, s
     means = numbers[np.random.default_rng(seed).integers(0, len(numbers), (draws, len(numbers)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(numbers.mean()), float(low), float(high))
+
+
+def share(values: Sequence[bool]) -> Interval:
+    """Return the share of true values and its 95 % interval by Wilson (1927), which holds near 0 and 1 and for few values too.
+
+    Raises ValueError where there is none.
+    """
+    count = len(values)
+    if not count:
+        raise ValueError("a share needs at least one value")
+    yes = sum(map(bool, values))
+    bounds = binomtest(yes, count).proportion_ci(method="wilson")
+    return Interval(yes / count, float(bounds.low), float(bounds.high))
 
 
 def difference(first: Mapping[str, float], second: Mapping[str, float], draws: int = 2000, seed: int = 0) -> Interval:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import email
-import hashlib
 import html
 import importlib.metadata
 import importlib.util
@@ -84,11 +83,6 @@ class Document:
     id: str
     text: str
     roles: frozenset[str] = frozenset({EVERYONE})
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of all that a search may depend on."""
-        return hashlib.sha256("\0".join([self.id, self.text, *sorted(self.roles)]).encode()).hexdigest()
 
 
 def packages() -> list[Document]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llminfra import embed, models
 from llminfra.rag import chunk, corpus, labels
@@ -33,7 +34,17 @@ def by_meaning(document: Document) -> list[chunk.Passage]:
     return chunk.by_meaning(document, embed.minilm())
 
 
-WAYS = (chunk.fixed, chunk.recursive, by_meaning, chunk.by_structure)
+def addressed(document: Document) -> list[chunk.Passage]:
+    """Cut into fixed windows, each with its document's address as its context."""
+    return [replace(passage, context=document.id) for passage in chunk.fixed(document)]
+
+
+def bare(document: Document) -> list[chunk.Passage]:
+    """Cut by structure, and take the headings away again."""
+    return [replace(passage, context="") for passage in chunk.by_structure(document)]
+
+
+WAYS = (chunk.fixed, chunk.recursive, by_meaning, chunk.by_structure, bare, addressed)
 
 
 def main() -> None:
