@@ -643,7 +643,7 @@ def test_edge_needs_an_index_of_the_field_to_filter_over_its_graph(fresh):
     vectors = clustered(3000, 64)
     queries, payloads = (
         clustered(3000, 64)[:40],
-        [{"roles": "many" if number % 10 else "few"} for number in range(3000)],
+        [{"roles": "many" if number % 10 else "few", "year": 2026 + (number % 10 > 0)} for number in range(3000)],
     )
     exact = fresh("exact", 64)
     exact.upsert(range(3000), vectors, payloads)
@@ -655,8 +655,11 @@ def test_edge_needs_an_index_of_the_field_to_filter_over_its_graph(fresh):
         hits = [
             (store.search(query, 10, {"roles": "few"}), exact.search(query, 10, {"roles": "few"})) for query in queries
         ]
-        assert all(hit.payload == {"roles": "few"} for mine, _ in hits for hit in mine)
+        assert all(hit.payload == {"roles": "few", "year": 2026} for mine, _ in hits for hit in mine)
         found[fields] = sum(len({hit.id for hit in mine} & {hit.id for hit in right}) for mine, right in hits) / 400
+        for query in queries:  # an index of words does not serve a number, so all are compared
+            by_year, right = (one.search(query, 10, {"year": 2026}) for one in (store, exact))
+            assert {hit.id for hit in by_year} == {hit.id for hit in right}
     assert found[()] < 0.9 < 0.98 < found["roles",]
 
 
@@ -983,6 +986,7 @@ def test_qdrant_requests_carry_the_settings():
         assert made["quantization_config"]["scalar"]["type"] == "int8" and made["hnsw_config"]["ef_construct"] == 100
         assert sent["PUT", "/collections/docs/index"] == {"field_name": "roles", "field_schema": "keyword"}
         asked = sent["POST", "/collections/docs/points/query"]
+        assert asked["params"]["exact"], "the index is of words, and the filter asks for numbers too"
         assert asked["params"]["hnsw_ef"] == 64 and asked["params"]["quantization"]["oversampling"] == 2.0
         either = [{"key": "roles", "match": {"any": ["a"]}}, {"key": "roles", "match": {"any": [1]}}]
         assert asked["filter"] == {"must": [{"should": either}, {"key": "n", "match": {"any": [2]}}]}

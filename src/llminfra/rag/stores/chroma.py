@@ -1,7 +1,8 @@
 """Chroma, as a server of our own on 127.0.0.1: HNSW in memory, payloads and a log of what was written in SQLite.
 
 The graph grows with every batch, so `build` has nothing to do; of the index settings it can change `ef` alone, for Chroma
-fixes the others when a collection is made (its client drops a change without a word). Chroma calls m `max_neighbors`, and `ef`
+fixes the others when a collection is made (its client drops a change without a word), and reads a new `ef` only when the
+collection is opened the next time. Chroma calls m `max_neighbors`, and `ef`
 is of the collection, not of a search. It has no quantization. Threads are Chroma's to choose: it takes `num_threads` and keeps
 no note of it.
 

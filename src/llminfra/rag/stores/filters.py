@@ -46,6 +46,11 @@ def clauses(where: Where | None) -> dict[str, list[Word]] | None:
     return None if any(not values for values in found.values()) else found
 
 
+def asks_numbers(conditions: Mapping[str, list[Word]]) -> bool:
+    """Return whether a filter asks for whole numbers, which an index of words does not serve."""
+    return any(isinstance(value, int) for values in conditions.values() for value in values)
+
+
 def term(field: str, value: Word) -> str:
     """Return the word that stands for a field's value: the same for equal ones of one type, and only for these."""
     written = json.dumps(value, ensure_ascii=False)

@@ -25,7 +25,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from llminfra.rag.stores.address import Address
 from llminfra.rag.stores.base import Hit, Store
 from llminfra.rag.stores.errors import Settings, StoreError, defaults, first_line
-from llminfra.rag.stores.filters import Word
+from llminfra.rag.stores.filters import Word, asks_numbers
 from llminfra.rag.stores.qdrant_filter import qdrant_filter
 
 PORT = 6333
@@ -78,11 +78,12 @@ class QdrantStore(Store):
         quantization = models.QuantizationSearchParams(
             ignore=options["ignore_quantization"], rescore=options["rescore"], oversampling=options["oversampling"]
         )
+        exact = options["exact"] or asks_numbers(conditions)  # the payload index is of words
         found = self._client.query_points(
             self.name,
             query=vector.tolist(),
             query_filter=qdrant_filter(conditions, models),
-            search_params=models.SearchParams(hnsw_ef=options["ef"], exact=options["exact"], quantization=quantization),
+            search_params=models.SearchParams(hnsw_ef=options["ef"], exact=exact, quantization=quantization),
             limit=limit,
             with_payload=True,
         )
