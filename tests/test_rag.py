@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llminfra import embed, evaluate
-from llminfra.rag import answer, chunk, corpus, index, labels, rerank, retrieve, stores
+from llminfra.rag import answer, chunk, corpus, index, labels, rerank, retrieve, rewrite, stores
 from llminfra.rag.corpus import CorpusError, Document
 
 WORDS = ["cache", "block", "adapter", "vector", "token", "prefill", "latency", "max_num_seqs", "the", "of", "a"]
@@ -464,11 +464,44 @@ def test_nothing_outside_a_readers_roles_is_ever_found(seed, tmp_path_factory):
     reader = frozenset(draw.sample(roles, draw.randint(0, 3)))
     question = " ".join(draw.choices(WORDS, k=4))
     may = {document.id for document in documents if document.roles & reader}
-    for retriever in (retrieve.dense, retrieve.lexical, retrieve.hybrid):
+    for retriever in (retrieve.dense, retrieve.lexical, retrieve.hybrid, rewrite.multi_hop):
         found = {one.passage.document for one in retriever(made, question, 50, reader)}
         assert found <= may
         assert retriever is retrieve.lexical or found == may, "and all of what may be read can be"
+    assert {one.passage.document for one in rewrite.hyde(made, question, ["cache of a block"], 50, reader)} == may
     assert {passage.document for passage in rerank.candidates(made, question, reader)[0]} <= may
+
+
+def test_what_is_searched_with_can_be_changed(small):
+    made = small(
+        paper("ticket", "The ticket names release Heron."),
+        paper("Heron", "It adds blocks."),
+        paper("other", "The ticket office sells tokens."),
+    )
+    asked = []
+
+    def say(messages):
+        asked.append(messages[0]["content"])
+        return " What does\nHeron add? "
+
+    assert rewrite.standalone(say, ["Which release is it?", "And what does it add?"]) == "What does Heron add?"
+    assert asked[0].startswith("Which release is it?\nAnd what does it add?\n")
+    assert rewrite.standalone(lambda _: "  ", ["One?", "Two?"]) == "Two?"
+    assert rewrite.invented(say, "How many?") == "What does Heron add?" and "How many?" in asked[1]
+    alone = retrieve.dense(made, "zebra", 1)[0].score
+    helped = rewrite.hyde(made, "zebra", ["# heron it adds blocks."], 1)[0]
+    assert helped.passage.document == "Heron" and helped.score > alone
+    assert rewrite.hyde(made, "zebra", [], 1)[0].score == pytest.approx(alone), "nothing invented: the question itself"
+
+
+def test_a_second_search_moves_up_what_the_first_one_names(small):
+    fill = [paper(f"f{number}", f"Nothing but {word} here.") for number, word in enumerate(WORDS * 3)]
+    made = small(paper("Heron", "The release of the ticket."), paper("goal", "With Heron come blocks."), *fill)
+    once, twice = (
+        [one.passage.document for one in search(made, "release of the ticket", 40)].index("goal")
+        for search in (retrieve.hybrid, rewrite.multi_hop)
+    )
+    assert twice < once
 
 
 class Seen:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llminfra import embed
 from llminfra.rag import labels
 from llminfra.rag.chunk import Passage
 from llminfra.rag.corpus import EVERYONE
@@ -29,11 +30,15 @@ class Found:
 
 
 def dense(index: Index, question: str, limit: int = 10, roles: Collection[str] = READER) -> list[Found]:
-    """Return the passages whose embeddings are nearest to the question's, by cosine.
+    """Return the passages whose embeddings are nearest to the question's, by cosine."""
+    return near(index, index.embedder([question])[0], limit, roles)
+
+
+def near(index: Index, vector: embed.Vectors, limit: int, roles: Collection[str]) -> list[Found]:
+    """Return the passages whose embeddings are nearest to a vector, by cosine.
 
     What the store holds and the index does not (yet, or any more: an update is under way) is left out.
     """
-    vector = index.embedder([question])[0]
     hits = index.store.search(vector, limit, where={"roles": sorted(roles)})
     passages = index.words.passages
     return [Found(passages[hit.id], hit.score) for hit in hits if hit.id in passages]
