@@ -26,7 +26,7 @@ def subset(documents: Sequence[Document]) -> list[Document]:
 
 def short(documents: Sequence[Document]) -> list[Document]:
     """Return the documents on which embedding models are compared: the company's, without the long ones."""
-    return [one for one in documents if one.id.startswith("company/") and len(one.text) < 5000]
+    return [one for one in documents if one.id.startswith("company/") and len(one.text) < 3000]
 
 
 def by_meaning(document: Document) -> list[chunk.Passage]:
