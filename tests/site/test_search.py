@@ -45,8 +45,8 @@ COURSE = {
     "prerequisites": "prerequisites",
     "course map": "course-map",
     "objectives": "course-map#objectives",
-    "goodput": "glossary#term-Goodput",  # a term of the glossary: its definition, then the chapter
-    "PagedAttention": "glossary#term-PagedAttention",
+    "goodput": "02-vllm-deployment#goodput",  # a section of that name; the glossary comes second
+    "PagedAttention": "glossary#term-PagedAttention",  # a term of the glossary: its definition, then the chapter
     "roofline": "glossary#term-Roofline",
     "kv cache": "glossary#term-KV-cache",
     "arithmetic intensity": "glossary#term-Arithmetic-intensity",
