@@ -41,6 +41,7 @@ test: ## Run every check (a full environment, an engine, a browser)
 	@tools/system.sh before
 	@$(MAKE) --no-print-directory ready
 	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory data
 	@tools/lanes.sh
 
 # What both need: the environment, the system's packages, axe and Lighthouse, the site.
@@ -61,8 +62,12 @@ test-slow: ready ## What make test leaves out: slow cells, every claim turned ro
 lint: .venv/.ready ## ruff and mypy
 	@$(FULL)/ruff format --check --quiet . && $(FULL)/ruff check --quiet . && $(FULL)/mypy --no-error-summary
 
+.PHONY: data
+data: .venv/.ready ## Embed once what chapters 3 and 4 search (six minutes the first time)
+	@OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(FULL)/python -m llminfra.rag.prepare
+
 .PHONY: notebooks
-notebooks: .venv/.ready ## Execute the chapters whose twin is missing or stale
+notebooks: data ## Execute the chapters whose twin is missing or stale
 	@$(FULL)/llminfra notebooks
 
 .PHONY: links

@@ -7,7 +7,14 @@ import pytest
 from llminfra.twins import ROOT
 
 SOURCE = ROOT / "src" / "llminfra"
-FLOORS = [{"calc"}, {"models"}, {"engine", "load", "measure"}, {"gpucell"}, {"lab", "twins"}, {"cli"}]
+FLOORS = [
+    {"calc"},
+    {"models"},
+    {"engine", "load", "measure", "embed", "evaluate"},
+    {"gpucell", "rag"},
+    {"lab", "twins"},
+    {"cli"},
+]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 

