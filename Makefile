@@ -63,7 +63,7 @@ lint: .venv/.ready ## ruff and mypy
 	@$(FULL)/ruff format --check --quiet . && $(FULL)/ruff check --quiet . && $(FULL)/mypy --no-error-summary
 
 .PHONY: data
-data: .venv/.ready ## Embed once what chapters 3 and 4 search (six minutes the first time)
+data: .venv/.ready ## Embed once what chapters 3 and 4 search (6 to 9 minutes the first time)
 	@OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(FULL)/python -m llminfra.rag.prepare
 
 .PHONY: notebooks
