@@ -638,6 +638,19 @@ def test_an_answer_keeps_what_a_passage_supports_and_cites_it(told, said, kept, 
     assert {one.document for _, one in answered.cited} == {"abc"[number - 1] for _, number in kept}
 
 
+def test_another_number_is_dropped_whatever_else_the_sentence_says(small, monkeypatch):
+    true = "A key lives for 90 days, and two weeks before it ends, its owner gets a reminder of the change."
+    made = small(
+        paper("key", true), *[paper(f"f{number}", f"Nothing but {word}.") for number, word in enumerate(WORDS)]
+    )
+    given = [one for one in made.passages.values() if one.document == "key"]
+    wrong = true.replace("90", "60")
+    assert not answer.grounded(made.words, true, given).declined
+    assert answer.grounded(made.words, wrong, given).dropped == (wrong,)
+    monkeypatch.setattr(answer, "numbers", lambda text: set())
+    assert not answer.grounded(made.words, wrong, given).declined, "it is the number that decides, not the words"
+
+
 def test_what_nothing_supports_is_replaced_by_a_quotation(told):
     made, passages = told
     answered = answer.settle(made, "When does the ferry leave the harbour?", "Seventeen zebras.", passages)
