@@ -37,33 +37,34 @@ serve: ## Serve the built site on 127.0.0.1 (PORT=8000)
 	@$(SITE)/python tools/serve.py --port $(PORT)
 
 .PHONY: test
-test: ## Run every check (a full environment, an engine, a browser)
-	@tools/system.sh before
-	@$(MAKE) --no-print-directory ready
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory data
-	@tools/lanes.sh
+test: ## Run every check (an engine, a browser); FRESH=1: also what stands in the ledger; PROCESSOR=avx2: as on a laptop
+	@tools/test.sh
 
-# What both need: the environment, the system's packages, axe and Lighthouse, the site.
+# What the tests need: the environments, axe and Lighthouse.
+.PHONY: environments
+environments: .venv/.ready node_modules/.ready .venv-site/.ready
+
 .PHONY: ready
-ready: .venv/.ready node_modules/.ready
+ready: environments
 	@tools/system.sh
 	@$(MAKE) --no-print-directory book
 
+SUITE := cd tools && ../$(FULL)/python -m suite
+
 .PHONY: check
 check: ready ## The checks of pages and claims that need no engine (make test includes them)
-	@tools/lanes.sh tests/checks tests/site
+	@$(SUITE) tests/checks tests/site
 
 .PHONY: test-slow
-test-slow: ready ## What make test leaves out: slow cells, every claim turned round
-	@tools/lanes.sh -m slow -o faulthandler_timeout=5400  # one test runs a whole chapter
+test-slow: ready data ## What make test leaves out: slow cells, every claim turned round
+	@$(SUITE) --slow
 
 .PHONY: lint
 lint: .venv/.ready ## ruff and mypy
 	@$(FULL)/ruff format --check --quiet . && $(FULL)/ruff check --quiet . && $(FULL)/mypy --no-error-summary
 
 .PHONY: data
-data: .venv/.ready ## Embed once what chapters 3 and 4 search (6 to 9 minutes the first time)
+data: .venv/.ready ## Embed once what chapters 3 and 4 search (7 minutes the first time beside other work, less alone)
 	@OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(FULL)/python -m llminfra.rag.prepare
 
 .PHONY: notebooks

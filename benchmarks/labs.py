@@ -3,8 +3,10 @@
 import sys
 import time
 
-from llminfra import lab, models, twins
+from llminfra import lab, models
 from llminfra.engine import offline, serve
+from llminfra.notebook import execute
+from llminfra.notebook.chapter import chapters
 
 
 def main() -> int:
@@ -19,9 +21,9 @@ def main() -> int:
     started = time.perf_counter()
     with serve(folder):
         rows.append({"what": "server, until it has answered", "seconds": time.perf_counter() - started})
-    for chapter in twins.chapters():
+    for chapter in chapters():
         started = time.perf_counter()
-        twins.execute(chapter)
+        execute.execute(chapter)
         rows.append({"what": f"notebook {chapter.stem}", "seconds": time.perf_counter() - started})
     lab.table(rows)
     return 0

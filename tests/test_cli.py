@@ -5,14 +5,15 @@ import shutil
 
 import pytest
 
-from llminfra import cli, models, twins
+from llminfra import cli, models
 from llminfra.calc import planner, tables
+from llminfra.notebook.chapter import chapters
 
 
 def test_a_chapter_that_is_not_there(capsys):
     assert cli.main(["notebooks", "77"]) == 2
     said = capsys.readouterr().err
-    there = ", ".join(path.name[:2] for path in twins.chapters())
+    there = ", ".join(path.name[:2] for path in chapters())
     assert said == f"llminfra: no chapter 77 with code cells; there are {there}\n"
 
 
@@ -25,10 +26,10 @@ def test_wrong_words_get_the_usage():
 def test_check_says_what_is_stale(monkeypatch, tmp_path, capsys):
     assert cli.main(["notebooks", "--check"]) == 0
     assert capsys.readouterr().out == "every chapter's twin speaks for it\n"
-    chapter = tmp_path / "book" / twins.chapters()[0].name
+    chapter = tmp_path / "book" / chapters()[0].name
     chapter.parent.mkdir()
-    shutil.copy(twins.chapters()[0], chapter)
-    monkeypatch.setattr(twins, "chapters", lambda: [chapter])
+    shutil.copy(chapters()[0], chapter)
+    monkeypatch.setattr(cli, "chapters", lambda: [chapter])
     assert cli.main(["notebooks", "--check"]) == 1
     assert "has no executed twin; run `make notebooks`" in capsys.readouterr().out
 

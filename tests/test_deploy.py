@@ -14,13 +14,14 @@ from checks import formats
 from checks.engine_cli import BadArgs, check_serve_args, serve_args
 
 from llminfra.calc import memory, tables
+from llminfra.models import MODELS
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNIT = DEPLOY / "systemd" / "vllm.service"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("vllm*.yaml"))
 DOCKERFILES = [DEPLOY / "container" / "Dockerfile", DEPLOY / "container" / "Dockerfile.cpu"]
 # One worker imports vLLM, once.
-pytestmark = pytest.mark.xdist_group("deploy")
+pytestmark = pytest.mark.heavy
 GPUS = {"NVIDIA-A10G": "a10g", "Tesla-T4": "t4"}
 
 
@@ -96,6 +97,7 @@ def test_the_memory_suffices(gpu, command):
     parsed = check_serve_args(serve_args(command))
     if gpu is None:
         assert parsed.enforce_eager and parsed.max_model_len <= 2048
+        assert parsed.dtype == MODELS["cpu"].engine_args["dtype"]
         return
     record = tables.gpu(gpu)
     assert parsed.dtype == ("bfloat16" if record["bf16"] else "half")

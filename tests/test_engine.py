@@ -20,7 +20,7 @@ import pytest
 from llminfra import load, models
 from llminfra.engine import EngineError, serve
 
-pytestmark = pytest.mark.xdist_group("engine")
+pytestmark = pytest.mark.engine
 
 GUARD = "guard.py"
 # A shell that started the tests in the background may have left SIGINT ignored.
@@ -104,7 +104,7 @@ class Owner:
             self.process.stdout.close()
             self.process.stderr.close()
 
-    def left(self, seconds=10):
+    def left(self, seconds=30):
         """Return what is left of the engine's processes and files after at most so many seconds."""
         assert self.seen
         deadline = time.monotonic() + seconds
@@ -147,7 +147,7 @@ def refused(model, folder, monkeypatch, **arguments):
     started = time.monotonic()
     with pytest.raises(EngineError) as error, serve(model, **arguments):
         pass
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20  # before an engine could start
     assert error.value.__suppress_context__ or error.value.__context__ is None
     assert not psutil.Process().children(recursive=True) and not list(folder.iterdir())
     said = str(error.value)
@@ -183,11 +183,11 @@ def test_a_model_too_large_for_memory_is_said_at_once(tmp_path, monkeypatch):
     huge, temporary = tmp_path / "huge", tmp_path / "temp"
     huge.mkdir()
     temporary.mkdir()
-    (huge / "config.json").write_text("{}")
+    (huge / "config.json").write_text('{"dtype": "bfloat16"}')
     with open(huge / "model.safetensors", "wb") as sparse:
         sparse.truncate(4 * 2**40)
     said = refused(str(huge), temporary, monkeypatch)
-    assert said.startswith("model 'huge' is too large for this machine's memory: weights 4096.0 GiB, KV cache 1.0 GiB")
+    assert said.startswith("model 'huge' is too large for this machine's memory: weights 8192.0 GiB, KV cache 1.0 GiB")
 
 
 # What only the engine knows: its own reason, in one line.
@@ -209,15 +209,15 @@ def test_a_cache_too_small_is_explained_by_the_engine_also_where_temporary_paths
     deep = folder / ("deep" * 20)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    before = {path.name for path in Path("/tmp").iterdir()}
+    made, real = [], tempfile.TemporaryDirectory
+    monkeypatch.setattr("tempfile.TemporaryDirectory", lambda **options: made.append(real(**options)) or made[-1])
     with pytest.raises(EngineError) as error, serve(models.ready(), num_gpu_blocks_override=4):
         pass
     said = str(error.value)
     assert "max seq len (1024)" in said and "estimated maximum model length is 384" in said and "\n" not in said
     assert not psutil.Process().children(recursive=True) and not list(deep.iterdir())
-    assert not [
-        path for path in Path("/tmp").iterdir() if path.name.startswith("llminfra-") and path.name not in before
-    ]
+    (short,) = [Path(one.name) for one in made]
+    assert short.parent == Path("/tmp") and not short.exists()
 
 
 # Nothing outlives its owner.

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from llminfra.twins import ROOT
+from llminfra.notebook.chapter import ROOT
 
 SOURCE = ROOT / "src" / "llminfra"
 FLOORS = [
@@ -12,17 +12,16 @@ FLOORS = [
     {"models"},
     {"engine", "load", "measure", "embed", "evaluate"},
     {"gpucell", "rag"},
-    {"lab", "twins"},
+    {"lab", "notebook"},
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 
 def units():
-    """Every module or package of llminfra but the package itself and the import recorder, which stands alone."""
+    """Every module or package of llminfra but the package itself."""
     return sorted(
-        {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in SOURCE.rglob("*.py")}
-        - {"__init__", "recorder"}
+        {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in SOURCE.rglob("*.py")} - {"__init__"}
     )
 
 

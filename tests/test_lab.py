@@ -23,6 +23,24 @@ def test_check_raises_with_the_condition_and_the_figures():
     assert "ratio > bound" in text and "ratio = 2.41" in text and "bound = 3" in text
 
 
+def test_a_claim_about_time_is_measured_twice_before_it_fails(capsys):
+    rates, measured = [2, 4], []
+
+    def again():
+        measured.append(rates.pop(0))
+
+    lab.check("more than 3x", lambda: rates[0] > 3, again=again)
+    assert measured == [2] and capsys.readouterr().out == "✓ more than 3x\n"
+    lab.check("more than 3x", lambda: rates[0] > 3, again=again)
+    assert measured == [2], "what holds is not measured again"
+    rates[:] = [2, 1, 4]
+    with pytest.raises(lab.CheckFailed) as failed:
+        lab.check("more than 3x", lambda: rates[0] > 3, again=again)
+    assert measured == [2, 2], "twice, and no third time"
+    first, second = str(failed.value).split("measured again:")
+    assert "rates[0] > 3" in first and "rates = [2, 1, 4]" in first and "rates = [1, 4]" in second
+
+
 def test_table_aligns_numbers(capsys):
     lab.table([{"at once": 1, "tokens/s": 41.27}, {"at once": 16, "tokens/s": 1420.4}])
     assert capsys.readouterr().out.splitlines() == ["at once  tokens/s", "      1      41.3", "     16     1,420"]

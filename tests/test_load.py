@@ -128,7 +128,7 @@ def test_a_load_ends_in_time_whatever_the_server_and_the_rate_do(fake):
     started = time.monotonic()
     slow = load.open_loop(fake.url, "m", [Request("hi", 5)] * 50, rate_per_s=1, timeout_s=1.5)
     silent = load.closed_loop(fake.url, "m", [Request("silence", 5)] * 50, 2, timeout_s=0.5)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30  # the 50 at one a second alone would take 50 s
     assert len(slow) == len(silent) == 50
     assert {r.error for r in silent} == {slow[-1].error} == {"not done when the load's time was up"}
 
@@ -148,7 +148,7 @@ def test_an_interrupt_ends_a_load(fake):
     while len(fake.arrivals) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=60)
     assert said.rstrip().endswith("KeyboardInterrupt") and process.returncode == -signal.SIGINT
 
 

@@ -12,6 +12,8 @@ import pytest
 from llminfra import models
 from llminfra.models import ModelError
 
+pytestmark = pytest.mark.heavy
+
 READY = "import sys; from llminfra import models; print(models.ready('cpu', sys.argv[1]))"
 
 

@@ -3,14 +3,14 @@
 import pytest
 from checks import mutation
 
-from llminfra import twins
+from llminfra.notebook.chapter import chapters
 
-pytestmark = pytest.mark.xdist_group("engine")
+pytestmark = pytest.mark.engine
 
 SAMPLE = 4  # the checks of the first minute of a chapter
 
 
-@pytest.mark.parametrize("chapter", twins.chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda path: path.stem)
 # Slow: it runs a chapter to its end a second time.
 @pytest.mark.parametrize("sample", [SAMPLE, pytest.param(None, marks=pytest.mark.slow, id="all")])
 def test_a_run_with_a_claim_turned_round_fails_there(chapter, sample, hold, covered):

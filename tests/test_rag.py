@@ -12,6 +12,8 @@ from llminfra import embed, evaluate
 from llminfra.rag import answer, chunk, corpus, index, labels, rerank, retrieve, rewrite, stores
 from llminfra.rag.corpus import CorpusError, Document
 
+pytestmark = pytest.mark.heavy
+
 WORDS = ["cache", "block", "adapter", "vector", "token", "prefill", "latency", "max_num_seqs", "the", "of", "a"]
 
 
@@ -253,6 +255,52 @@ def test_what_is_cached_is_not_computed_again_and_what_is_new_is(tmp_path):
     assert sorted(asked) == ["a b", "c", "d e"]
     np.testing.assert_array_equal(first[1], again[0])
     np.testing.assert_array_equal(first[0], first[2])
+
+
+def test_how_many_threads_embed_changes_no_vector(tmp_path):
+    texts = [" ".join(random.Random(n).choices(WORDS, k=n % 9 + 1)) + f" {n}" for n in range(300)]
+    asked = [f"what is {one}?" for one in WORDS]
+    made = []
+    for workers in (1, 2):
+        kept = tmp_path / f"{workers}.db"
+        embed.keep([(embed.minilm(), texts), (embed.minilm_int8(), asked), (embed.minilm(), asked)], workers, kept)
+        made.append([embed.minilm()(texts, kept), embed.minilm_int8()(asked, kept), embed.minilm()(asked, kept)])
+    for one, two in zip(*made, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_interrupted_keeps_the_finished_portions_and_a_second_run_makes_the_others_alike(tmp_path, workers):
+    texts = [f"text {n} {'word ' * (n % 50)}" for n in range(4 * embed.PORTION)]
+    portions = []
+
+    def failing(given):
+        portions.append(list(given))
+        if len(portions) == 3:
+            raise KeyboardInterrupt
+        return hashing().encode(given)
+
+    with pytest.raises(KeyboardInterrupt):
+        embed.keep([(dataclasses.replace(hashing(), encode=failing), texts)], workers, tmp_path / "kept.db")
+    begun = len(portions)
+    assert begun < 5
+    embed.keep([(dataclasses.replace(hashing(), encode=failing), texts)], workers, tmp_path / "kept.db")
+    again = portions[begun:]
+    assert 1 <= len(again) <= 3  # those that were finished are not made again
+    whole = []
+    embed.keep(
+        [
+            (
+                dataclasses.replace(
+                    hashing(), encode=lambda given: whole.append(list(given)) or hashing().encode(given)
+                ),
+                texts,
+            )
+        ],
+        1,
+        tmp_path / "other.db",
+    )
+    assert all(portion in whole for portion in portions)
 
 
 def test_a_model_that_makes_another_shape_is_refused_and_nothing_kept(tmp_path):

@@ -15,6 +15,8 @@ from test_rag import filled, hashing, paper
 
 from llminfra.rag import answer, index, retrieve, service, stores
 
+pytestmark = pytest.mark.heavy
+
 SAID = ["The cache ", "holds ", "sixteen blocks."]
 
 
@@ -251,19 +253,19 @@ def read(app, reader, after=lambda: None):
 
 
 async def slow(message):
-    await asyncio.sleep(0.4 if message.get("body") else 0)
+    await asyncio.sleep(0.8 if message.get("body") else 0)
 
 
 def test_a_slow_reader_takes_nothing_from_the_model_s_time(served):
-    text, metrics = read(served.app(answer_timeout_s=0.6), slow)
+    text, metrics = read(served.app(answer_timeout_s=1.5), slow)
     assert re.findall("event: (.*)", text) == ["token"] * len(SAID) + ["reply"]
     assert 'outcome="answered"} 1.0' in metrics
-    assert float(re.search(r'rag_stage_seconds_sum{stage="generate"} (\S+)', metrics)[1]) < 0.6
+    assert float(re.search(r'rag_stage_seconds_sum{stage="generate"} (\S+)', metrics)[1]) < 1.5
 
 
 def test_a_slow_reader_is_told_of_a_model_that_stalls(served):
     served.model.fault = "stall"
-    text, metrics = read(served.app(answer_timeout_s=0.3), slow)
+    text, metrics = read(served.app(answer_timeout_s=1), slow)
     assert re.findall("event: (.*)", text) == ["token", "error"]
     assert 'outcome="model away"} 1.0' in metrics
 
@@ -342,9 +344,9 @@ def test_searches_that_are_stuck_stop_neither_the_probes_nor_later_searches(serv
     body = {"question": "How many blocks are in the cache?"}
 
     async def run():
-        async with calls(served.app(searches=2, search_timeout_s=0.3)) as client:
+        async with calls(served.app(searches=2, search_timeout_s=1)) as client:
             late = await asyncio.gather(*[client.post("/ask", json=body) for _ in range(2)])
-            assert [one.json()["detail"] for one in late] == ["search took more than 0.3 s"] * 2
+            assert [one.json()["detail"] for one in late] == ["search took more than 1 s"] * 2
             for stream in (False, True):
                 busy = await client.post("/ask", json=body | {"stream": stream})
                 assert busy.status_code == 503 and busy.json()["detail"] == "all searches are busy"
@@ -352,7 +354,7 @@ def test_searches_that_are_stuck_stop_neither_the_probes_nor_later_searches(serv
             assert len(begun) == 2
             assert [(await client.get(path)).status_code for path in ("/ready", "/health")] == [200, 200]
             stuck.set()
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 30
             while (got := await client.post("/ask", json=body)).status_code == 503 and time.monotonic() < deadline:
                 await asyncio.sleep(0.02)
             assert got.status_code == 200
@@ -372,20 +374,20 @@ def test_probes_that_are_stuck_do_not_pile_up(served, monkeypatch):
 
     def count():
         begun.append(True)
-        stuck.wait(20)
+        stuck.wait(60)
         return 2
 
     monkeypatch.setattr(served.index.store, "count", count)
 
     async def run():
-        async with calls(served.app(searches=2, search_timeout_s=0.1)) as client:
+        async with calls(served.app(searches=2, search_timeout_s=1)) as client:
             for _ in range(40):  # more than asyncio's own threads on most machines
                 got = await client.get("/ready")
                 assert got.status_code == 503 and got.json()["detail"].startswith("not ready: ")
             return await client.post("/ask", json={"question": "How many blocks are in the cache?"})
 
     try:
-        assert asyncio.run(asyncio.wait_for(run(), 15)).status_code == 200
+        assert asyncio.run(asyncio.wait_for(run(), 60)).status_code == 200
     finally:
         stuck.set()
     assert len(begun) == 2
@@ -402,7 +404,7 @@ def test_its_threads_end_with_it(served):
         httpx.get(f"{url}/ready").raise_for_status()
         httpx.post(f"{url}/ask", json={"question": "How many blocks are in the cache?"}).raise_for_status()
         assert threads() == ["probe", "search"]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while threads() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not threads()

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from llminfra import twins
+from llminfra.notebook import stamp
+from llminfra.notebook.chapter import ROOT
 
-ROOT = twins.ROOT
+pytestmark = pytest.mark.heavy
+
 LOCKS = ["requirements.txt", "requirements-site.txt", "requirements-gpu.txt"]
 
 # Named by a package, left out of the lock on purpose: pyproject.toml gives each one's reason.
@@ -116,12 +118,6 @@ def test_a_missing_system_package_stops_with_the_line_to_run(tmp_path):
     assert re.fullmatch(r"Missing: .*chromium.*\. Run: sudo apt-get install -y .*chromium.*\n", done.stderr)
 
 
-@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process has no lanes")
-def test_notebooks_stay_in_the_lane_of_the_engines(request):
-    cells = [item.nodeid for item in request.session.items if ".ipynb" in item.nodeid]
-    assert all(nodeid.endswith("@engine") for nodeid in cells)
-
-
 def test_ci_calls_make_test_and_nothing_else():
     lines = [
         line
@@ -140,7 +136,7 @@ def test_make_help_lists_the_targets():
 
 def test_the_site_fails_to_build_when_a_cell_changes_and_names_it(tmp_path):
     """`make book` on a copy whose chapter 2 has one other character in a cell."""
-    for name in ("_config.yml", "_toc.yml", *twins.LOCKS):
+    for name in ("_config.yml", "_toc.yml", *stamp.SETUP):
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("book", "notebooks", "src", "deploy"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

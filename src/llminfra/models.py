@@ -43,7 +43,7 @@ class Model:
 
 
 MODELS = {
-    "cpu": Model(NAME, "Apache-2.0", "ships in a package, answers on two cores", {"dtype": "bfloat16"}),
+    "cpu": Model(NAME, "Apache-2.0", "ships in a package, answers on two cores", {"dtype": "float32"}),
     "t4": Model(
         "Qwen/Qwen2.5-1.5B-Instruct", "Apache-2.0", "fp16 in 14.7 GiB, since a T4 has no bf16", {"dtype": "half"}
     ),
@@ -58,7 +58,11 @@ MODELS = {
         {"dtype": "bfloat16", "quantization": "fp8"},
     ),
 }
-"""The ungated model of each hardware profile."""
+"""The ungated model of each hardware profile. A CPU computes in float32: one without instructions for bf16 emulates it, which
+takes two to five times as long, and one that has them gains nothing at this size (`benchmarks/precision.py`)."""
+
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "half": "fp16"}
+"""What `calc` calls the numbers that an engine's `dtype` names."""
 
 
 def gpus() -> list[dict[str, str]]:
@@ -114,6 +118,11 @@ def profile_of(name: str, memory_gib: float, capability: float) -> str:
     if capability >= 8.9 and memory_gib >= 70:
         return "h100"
     return "a100" if memory_gib >= 36 else "a10g" if memory_gib >= 20 else "t4"
+
+
+def precision(for_profile: str | None = None) -> str:
+    """Return the numbers in which a profile's engine computes and caches, as `calc` names them: fp32, bf16 or fp16."""
+    return PRECISIONS[MODELS[for_profile or profile()].engine_args["dtype"]]
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,7 @@ import pytest
 from checks import blocks, source
 
 # One worker imports vLLM, once.
-pytestmark = pytest.mark.xdist_group("deploy")
+pytestmark = pytest.mark.heavy
 
 
 def test_every_block_of_the_course(hold, covered):
@@ -182,6 +182,6 @@ def test_a_shown_file_is_one_that_is_checked(page):
     text = "# Title\n\n```{literalinclude} ../notes.py\n:language: python\n```\n"
     made = page(text)
     assert "there is no ../notes.py" in blocks.problems([made])[0][0].reason
-    shown = "# Title\n\n```{literalinclude} ../tests/conftest.py\n:language: python\n```\n"
+    shown = "# Title\n\n```{literalinclude} ../conftest.py\n:language: python\n```\n"
     made = page(shown)
-    assert "nothing checks tests/conftest.py" in blocks.problems([made])[0][0].reason
+    assert "nothing checks conftest.py" in blocks.problems([made])[0][0].reason

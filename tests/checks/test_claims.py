@@ -6,16 +6,18 @@ import re
 import pytest
 from checks import claims, mutation
 
-from llminfra import twins
+from llminfra.notebook.chapter import as_python, chapters, code_cells
 
-CHAPTERS = twins.chapters()
+pytestmark = pytest.mark.heavy
+
+CHAPTERS = chapters()
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_every_claim_of_a_chapter_can_fail(chapter, hold, covered):
     hold(claims.problems(chapter))
-    trees = [ast.parse(twins.as_python(cell.source)) for cell in twins.code_cells(chapter)]
-    measured = sum("measured" in cell.tags for cell in twins.code_cells(chapter))
+    trees = [ast.parse(as_python(cell.source)) for cell in code_cells(chapter)]
+    measured = sum("measured" in cell.tags for cell in code_cells(chapter))
     count = sum(1 for tree in trees for _ in claims.check_calls(tree))
     covered("claims", f"{chapter.stem}: {count} checks that can fail, {measured} measured cells, each with its check")
 
@@ -107,6 +109,8 @@ def chapter(tmp_path):
         ("check('three', True)", 13, "literal True"),
         ("wanted = 3\ncheck('three', wanted == 3)", 14, "nothing measured"),
         ("check('three')", 13, "needs a claim and a condition"),
+        ("check('three', rate == 3, again=sum)", 13, "as a function"),
+        ("check('three', lambda: True, again=sum)", 13, "literal True"),
         ("try:\n    check('three', rate == 3)\nexcept Exception:\n    pass", 14, "hides its failure"),
         (":tags: [measured, nbval-ignore-output]\nprint(rate)", 12, "let the next cell `check`"),
     ],
@@ -118,6 +122,7 @@ def test_a_bad_claim_is_refused_with_file_and_line(chapter, tmp_path, code, line
 
 def test_a_good_claim_passes(chapter, tmp_path):
     assert claims.problems(chapter("limit = 4\ncheck('less than four', rate < limit)"), tmp_path) == []
+    assert claims.problems(chapter("check('less than four', lambda: rate < 4, again=sum)"), tmp_path) == []
 
 
 # Mutation: a run with the condition turned round must fail by that claim, and by nothing else.
@@ -130,6 +135,7 @@ def survivors(chapter, code):
 
 def test_a_check_that_guards_its_claim_fails_when_turned_round(chapter):
     assert survivors(chapter, "check('three', rate == 3)\nlast = rate") == []
+    assert survivors(chapter, "check('three', lambda: rate == 3, again=dict)\nlast = rate") == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import links as command
 import pytest
 from checks import links
 
+pytestmark = pytest.mark.heavy
+
 
 def test_every_link_inside_the_site_leads_somewhere(hold, covered):
     assert (links.SITE / "index.html").is_file(), "nothing is built: run make book"
@@ -110,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.now[key] += 1
                 self.most[key] = max(self.most[key], self.now[key])
         if name in ("slow", "busy"):
-            time.sleep(1.5 if name == "slow" else 0.05)
+            time.sleep(2.5 if name == "slow" else 0.05)
         status = {"head-405": 405 if self.command == "HEAD" else 200, "loop": 302, "busy": 200, "slow": 200}.get(name)
         if name == "flaky":
             status = 503 if self.asked["GET", self.path] < 2 else 200
@@ -149,7 +151,7 @@ def alone(monkeypatch):
 
 
 def ask(*urls):
-    return asyncio.run(links.ask(urls, timeout_s=0.5, pause_s=0.01))
+    return asyncio.run(links.ask(urls, timeout_s=1, pause_s=0.01))
 
 
 VERDICTS = {

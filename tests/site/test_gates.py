@@ -9,7 +9,7 @@ import pytest
 import serve
 from checks import gates, lighthouse
 
-pytestmark = pytest.mark.xdist_group("gates")
+pytestmark = pytest.mark.heavy
 
 # The door at the site's root is left out: it sends its reader on to the start page at once.
 COURSE = sorted(path.stem for path in (serve.SITE / "book").glob("*.html"))
@@ -21,24 +21,36 @@ def test_the_course_has_pages():
 
 
 @pytest.mark.parametrize("name", COURSE)
-def test_a_page_of_the_course_passes_every_gate(chromium, site, hold, covered, name):
+def test_a_page_of_the_course_passes_every_gate(chromium, site, hold, covered, once, name):
+    judged = once("gates", serve.SITE, f"book/{name}")
+    if judged.entry:
+        return
     hold(gates.inspect(chromium, site, f"book/{name}"))
     with gates.visit(chromium, f"{site}/book/{name}.html") as opened:
         requests, plain, whole = gates.transfer(opened.page)
     covered("gates", f"{name}: {requests} requests, {plain / 1000:.0f} KB, {whole / 1000:.0f} KB with its figures")
+    judged.passed()
 
 
 @pytest.mark.parametrize("name", fixture.names())
-def test_a_page_of_the_fixture_site_passes_every_gate(chromium, ten_pages, hold, name):
+def test_a_page_of_the_fixture_site_passes_every_gate(chromium, ten_pages, hold, once, name):
+    judged = once("gates of the fixture", fixture.built(), name)
+    if judged.entry:
+        return
     hold(gates.inspect(chromium, ten_pages, name))
+    judged.passed()
 
 
 @pytest.mark.parametrize("name", ONE_OF_A_KIND)
-def test_lighthouse_has_nothing_to_say(site, hold, covered, name):
+def test_lighthouse_has_nothing_to_say(site, hold, covered, once, name):
+    judged = once("Lighthouse", serve.SITE, f"book/{name}")
+    if judged.entry:
+        return
     report = lighthouse.audit(f"{site}/book/{name}.html")
     hold(report.faults)
     assert report.scores == dict.fromkeys(lighthouse.READERS, 100)
     covered("Lighthouse", f"{name}: accessibility, best practices and SEO 100")
+    judged.passed()
 
 
 # A page on which nothing is wrong; each fault below is put into it.
@@ -124,9 +136,9 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def bad_pages(tmp_path_factory):
-    """The address of the good page and all bad ones, by number."""
-    folder = tmp_path_factory.mktemp("bad")
+def bad_folder(tmp_path_factory):
+    """The good page and all bad ones, by number."""
+    folder = tmp_path_factory.mktemp("bad", numbered=False)
     noise = "".join(f"{n * 2654435761 % 2**32:08x}" for n in range(60_000))  # compresses to about half
     (folder / "red.svg").write_text(RED)
     (folder / "heavy.svg").write_text(RED.replace("<rect", f"<!--{noise * 2}--><rect"))
@@ -143,7 +155,13 @@ def bad_pages(tmp_path_factory):
         assert GOOD.count(mark) == 1
         keep = "" if place not in marks else mark
         (folder / f"bad{number}.html").write_text(GOOD.replace(mark, f"{keep}\n{fault}"))
-    with serve.served(folder) as address:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bad_pages(bad_folder):
+    """Their address."""
+    with serve.served(bad_folder) as address:
         yield address
 
 
@@ -154,10 +172,14 @@ def test_a_good_page_passes(chromium, bad_pages, hold):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_page_is_refused(chromium, bad_pages, name):
-    number = list(BAD).index(name)
+def test_a_bad_page_is_refused(chromium, bad_folder, bad_pages, once, name):
+    number, words = list(BAD).index(name), BAD[name][2]
+    judged = once("refusal", bad_folder, f"bad{number}", words)
+    if judged.entry:
+        return
     said = [str(problem) for problem in gates.inspect(chromium, bad_pages, f"bad{number}")]
-    assert any(re.search(BAD[name][2], problem) for problem in said), said
+    assert any(re.search(words, problem) for problem in said), said
+    judged.passed()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +199,7 @@ def test_a_lighthouse_that_does_not_end_is_ended_and_said(bad_pages, monkeypatch
     monkeypatch.setattr(lighthouse, "SECONDS", 1)
     with pytest.raises(RuntimeError, match=r"could not judge .*: not done after 1 s, 2 times"):
         lighthouse.audit(f"{bad_pages}/good.html")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while left := [one.pid for one in psutil.process_iter(["cmdline"]) if "/lighthouse-" in str(one.info["cmdline"])]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)

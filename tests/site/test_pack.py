@@ -16,7 +16,7 @@ import pdf
 import pytest
 import serve
 
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = pytest.mark.heavy
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER_PX = 665  # A4 is 794 px wide; print.css leaves 17 mm, 64 px, on each side

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = pytest.mark.heavy
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["index", *sorted(f"book/{path.stem}" for path in (ROOT / "book").glob("*.md"))]

@@ -11,11 +11,11 @@ import serve
 from checks import blocks, claims, figures, gates, links
 from test_search import COURSE, opened, wrong
 
-from llminfra import twins
+from llminfra.notebook import stamp
+from llminfra.notebook.chapter import ROOT
 
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = pytest.mark.heavy
 
-ROOT = twins.ROOT
 CHAPTER, PAGE, START = "book/02-vllm-deployment.md", "book/prerequisites.md", "book/course-map.md"
 # Prose only, so that the twin still speaks for the chapter: file, what stands there, what is put there.
 PLANTED = [
@@ -56,7 +56,7 @@ SAID = {
 def course(tmp_path_factory):
     """A copy of the course with the faults planted in it."""
     root = tmp_path_factory.mktemp("planted")
-    for name in ("_config.yml", "_toc.yml", "README.md", "CONTRIBUTING.md", "Makefile", *twins.LOCKS):
+    for name in ("_config.yml", "_toc.yml", "README.md", "CONTRIBUTING.md", "Makefile", *stamp.SETUP):
         shutil.copy(ROOT / name, root / name)
     for name in ("book", "notebooks", "src", "deploy", "tools"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import fixture
 import pytest
 
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = pytest.mark.heavy
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELD, COUNT, OPTION = "#search-field", "#search-count", "#search-results [role=option]"

@@ -12,7 +12,7 @@ from checks import gates
 
 from llminfra.calc import widgets
 
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = pytest.mark.heavy
 
 PAGES = {name: page for page, held in fixture.WIDGETS.items() for name, _ in held}
 HTML = "(root) => root.querySelector('.widget-result').innerHTML"

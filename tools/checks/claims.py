@@ -13,7 +13,7 @@ from pathlib import Path
 
 from checks import Problem
 from checks.source import ROOT
-from llminfra import twins
+from llminfra.notebook.chapter import as_python, code_cells, unchecked_measurements
 
 # Compared with 0 from below, these are always true.
 NEVER_NEGATIVE = {"len", "abs"}
@@ -22,16 +22,16 @@ NEVER_NEGATIVE = {"len", "abs"}
 def problems(chapter: Path, root: Path = ROOT) -> list[Problem]:
     """Return what is wrong with the claims of a chapter."""
     path = chapter.relative_to(root).as_posix()
-    cells = twins.code_cells(chapter)
+    cells = code_cells(chapter)
     found = [
         Problem(
             path,
             cell.line,
             f"{cell.name} is measured: tag it `measured` and `nbval-ignore-output`, and let the next cell `check` what must hold",
         )
-        for cell in twins.unchecked_measurements(cells)
+        for cell in unchecked_measurements(cells)
     ]
-    trees = {cell.number: ast.parse(twins.as_python(cell.source)) for cell in cells}
+    trees = {cell.number: ast.parse(as_python(cell.source)) for cell in cells}
     fixed = _fixed_names(list(trees.values()))
     for cell in cells:
         body = cell.line + _lines_before_code(chapter, cell.line)
@@ -74,9 +74,14 @@ def _short(call: ast.Call) -> str:
 
 def idle(call: ast.Call, fixed: set[str] | frozenset[str] = frozenset()) -> str:
     """Return why a `check` cannot fail, or nothing; `fixed` are names that hold only what the source spells out."""
-    if len(call.args) != 2 or call.keywords:
+    again = [keyword for keyword in call.keywords if keyword.arg == "again"]
+    if len(call.args) != 2 or len(again) != len(call.keywords):
         return "it needs a claim and a condition"
     condition = call.args[1]
+    if again and not isinstance(condition, ast.Lambda):
+        return "what is measured again needs its condition as a function: `lambda: …`"
+    if again and isinstance(condition, ast.Lambda):
+        condition = condition.body
     if isinstance(condition, ast.Constant):
         return f"its condition is the literal {condition.value!r}"
     names = {node.id for node in ast.walk(condition) if isinstance(node, ast.Name)} - _bound_inside(condition)

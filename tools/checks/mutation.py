@@ -14,7 +14,7 @@ import nbformat
 
 from checks import claims
 from checks.source import ROOT
-from llminfra import twins
+from llminfra.notebook.chapter import code_cells, convert
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ def invert(source: str) -> tuple[str, str] | None:
                 return node
             assert isinstance(node.value, ast.Call)
             claim, condition = node.value.args
+            condition = (
+                condition.body if isinstance(condition, ast.Lambda) else condition
+            )  # measured once: it must fail
             turned.append(ast.unparse(claim))
             call = f"check({ast.unparse(claim)}, not ({ast.unparse(condition)}))"
             return ast.parse(f"try:\n    {call}\nexcept AssertionError as error:\n    refused = error").body[0]
@@ -51,7 +54,7 @@ def invert(source: str) -> tuple[str, str] | None:
 def mutants(chapter: Path, sample: int | None = None) -> list[Mutant]:
     """Return a mutant of each cell that checks something, or of the first `sample` of them."""
     found = []
-    for cell in twins.code_cells(chapter):
+    for cell in code_cells(chapter):
         inverted = None if cell.source.lstrip().startswith("%") else invert(cell.source)
         if inverted:
             found.append(Mutant(cell.number, *inverted))
@@ -60,7 +63,7 @@ def mutants(chapter: Path, sample: int | None = None) -> list[Mutant]:
 
 def survivors(chapter: Path, chosen: list[Mutant]) -> list[str]:
     """Run a chapter up to the last mutant and return each that did not fail by its claim, and each other cell that failed."""
-    notebook = twins.convert(chapter)
+    notebook = convert(chapter)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"][: chosen[-1].cell]
     for mutant in chosen:
         cells[mutant.cell - 1].source = mutant.source
@@ -84,7 +87,7 @@ def _run(notebook: nbformat.NotebookNode) -> dict[int, str]:
     with tempfile.TemporaryDirectory() as folder:
         path, report, said = Path(folder, "mutant.ipynb"), Path(folder, "report.xml"), Path(folder, "said")
         nbformat.write(notebook, path)
-        options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "--rootdir", folder, "-q"]
+        options = ["-p", "no:cacheprovider", "-o", "addopts=", "--rootdir", folder, "-q"]
         command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=600", *options]
         with said.open("w") as file:  # a pipe would end with the last process that the notebook started
             subprocess.run(

@@ -94,11 +94,11 @@ def tidy(text: str) -> str:
     return textwrap.shorten(said, LONGEST_REASON, placeholder=" …")
 
 
-def refuse_early(model: str, env: Mapping[str, str], kv_bytes: int, load_format: Any = None) -> None:
+def refuse_early(model: str, env: Mapping[str, str], kv_bytes: int, given: Mapping[str, Any]) -> None:
     """Raise EngineError for what is known before an engine starts: no such model, or one too large for memory.
 
-    `env` is the engine's environment, `kv_bytes` what the KV cache will take. Only for an engine on a CPU: a GPU's memory
-    is the engine's to judge.
+    `env` is the engine's environment, `kv_bytes` what the KV cache will take, `given` the engine's arguments. Only for an
+    engine on a CPU: a GPU's memory is the engine's to judge.
     """
     folder = Path(model).expanduser()
     if not (model.startswith((os.sep, ".", "~")) or folder.exists()):
@@ -111,7 +111,7 @@ def refuse_early(model: str, env: Mapping[str, str], kv_bytes: int, load_format:
     if not (folder / "config.json").is_file():
         missing = "there is no such folder" if not folder.is_dir() else "it has no config.json"
         raise EngineError(f"model {folder.name!r}: {missing}; `llminfra model` prints the folder of the course's model")
-    weights = _weights_bytes(folder, load_format)
+    weights = _weights_bytes(folder, given)
     available = psutil.virtual_memory().available
     needed = weights + kv_bytes + OVERHEAD_BYTES
     if needed > available:
@@ -122,14 +122,16 @@ def refuse_early(model: str, env: Mapping[str, str], kv_bytes: int, load_format:
         )
 
 
-def _weights_bytes(folder: Path, load_format: Any) -> int:
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.gguf")]
-    if files and load_format != "dummy":
-        return sum(file.stat().st_size for file in files)
+def _weights_bytes(folder: Path, given: Mapping[str, Any]) -> int:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "")
+    widened = 2 if given.get("dtype") == "float32" and stored.endswith("16") else 1
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.gguf")]
+    if files and given.get("load_format") != "dummy":
+        return widened * sum(file.stat().st_size for file in files)
     hidden, layers = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
     inner, words = config.get("intermediate_size", 4 * hidden), config.get("vocab_size", 0)
-    return int(2 * (layers * (4 * hidden**2 + 3 * hidden * inner) + words * hidden))
+    return widened * int(2 * (layers * (4 * hidden**2 + 3 * hidden * inner) + words * hidden))
 
 
 def _in_hub_cache(model: str) -> bool:

@@ -29,7 +29,7 @@ def offline(model: str, **engine_args: Any) -> Iterator[Any]:
     given = settings.offline_arguments(engine_args, dict(os.environ))
     if settings.profile() == "cpu":
         given.setdefault("distributed_executor_backend", "uni")
-        refuse_early(model, os.environ, settings.kv_space_bytes(dict(os.environ)), given.get("load_format"))
+        refuse_early(model, os.environ, settings.kv_space_bytes(dict(os.environ)), given)
     with tempfile.TemporaryDirectory(prefix="llminfra-", ignore_cleanup_errors=True) as folder:
         with _silence() as written, _temporary_files_in(folder):
             from vllm import LLM

@@ -131,7 +131,7 @@ def serve(
     variables = {**settings.outside(os.environ), **settings.environment(), "PYTHONUNBUFFERED": "1", **(env or {})}
     given = settings.arguments({"served_model_name": Path(model).name, **engine_args})
     if settings.profile() == "cpu":
-        refuse_early(model, variables, settings.kv_space_bytes(variables), given.get("load_format"))
+        refuse_early(model, variables, settings.kv_space_bytes(variables), given)
     chosen = _port(port)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
     command += ["--port", str(chosen), "--model", model, *_flags(given)]

@@ -71,12 +71,10 @@ def by_structure(document: Document, size: int = SIZE) -> list[Passage]:
 
 def by_meaning(document: Document, embedder: embed.Embedder, size: int = SIZE, share: float = 0.25) -> list[Passage]:
     """Return runs of sentences, cut where neighbours are least alike: at the `share` of all gaps with the lowest cosine, and at `size`."""
-    text, tokens = document.text, _tokens(document.text)
-    places = _pieces(text, (0, len(text)), r"(?<=[.!?:])\s+|\n\s*\n")
-    sentences = [span for span in places if _count(tokens, span) > 0]
+    text, tokens, sentences = document.text, _tokens(document.text), _sentences(document)
     if len(sentences) < 3:
         return recursive(document, size)
-    vectors = embedder([text[start:end] for start, end in sentences])
+    vectors = embedder(compared(document))
     alike = (vectors[:-1] * vectors[1:]).sum(1)
     bound = float(np.quantile(alike, share))
     runs = [[sentences[0]]]
@@ -86,6 +84,17 @@ def by_meaning(document: Document, embedder: embed.Embedder, size: int = SIZE, s
         runs[-1].append(sentence)
     spans = [piece for run in runs for piece in _split(text, (run[0][0], run[-1][1]), size, tokens)]
     return [_passage(document, span, "") for span in spans]
+
+
+def compared(document: Document) -> list[str]:
+    """Return the sentences of a document, which `by_meaning` embeds to see where to cut."""
+    return [document.text[start:end] for start, end in _sentences(document)]
+
+
+def _sentences(document: Document) -> list[Span]:
+    text, tokens = document.text, _tokens(document.text)
+    places = _pieces(text, (0, len(text)), r"(?<=[.!?:])\s+|\n\s*\n")
+    return [span for span in places if _count(tokens, span) > 0]
 
 
 def cut(documents: Sequence[Document], chunker: Chunker = by_structure) -> list[Passage]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,19 +50,24 @@ WAYS = (chunk.fixed, chunk.recursive, by_meaning, chunk.by_structure, bare, addr
 
 
 def main() -> None:
-    """Compute every embedding that a chapter needs and the cache does not hold."""
+    """Compute every embedding that a chapter needs and the cache does not hold, one thread for each core."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once; what is finished is in the cache
     begin = time.monotonic()
+    workers = len(os.sched_getaffinity(0))
     documents = [*corpus.packages(), *corpus.company()]
+    passages, few = chunk.cut(documents), searched(chunk.cut(short(documents)))
     minilm = embed.minilm()
-    passages = chunk.cut(documents)
-    minilm([one.searched for one in passages])
-    minilm([one.question for one in labels.load()])
-    for way in WAYS:
-        minilm([one.searched for one in chunk.cut(subset(documents), way)])
-    few = [one.searched for one in chunk.cut(short(documents))]
-    embed.minilm_int8()(few)
-    embed.mean_states(models.ready("cpu"))(few)
+    first = [(minilm, searched(passages)), (minilm, [one.question for one in labels.load()])]
+    first += [(minilm, chunk.compared(one)) for one in subset(documents)]  # between them `by_meaning` cuts
+    first += [(embed.minilm_int8(), few), (embed.mean_states(models.ready("cpu")), few)]
+    embed.keep(first, workers)
+    embed.keep([(minilm, searched(chunk.cut(subset(documents), way))) for way in WAYS], workers)
     print(f"{len(passages)} passages of {len(documents)} documents are embedded ({time.monotonic() - begin:.0f} s)")
+
+
+def searched(passages: Sequence[chunk.Passage]) -> list[str]:
+    """Return what is embedded of these passages."""
+    return [one.searched for one in passages]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Chapters and their executed twins: read, stamp, remember what was executed, execute."""

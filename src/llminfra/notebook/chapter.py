@@ -1,0 +1,163 @@
+"""A chapter as a notebook: a MyST text in `book/`, and its executed twin in `notebooks/`.
+
+A twin holds the same cells with the outputs of a real run, and a stamp of all that the run depended on (`stamp`). Nothing here
+needs the engine, so that the site's small environment can ask too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[3]
+NOT_COMPARED = {"nbval-ignore-output", "nbval-skip"}
+
+
+class TwinError(Exception):
+    """A chapter that cannot be read, or a cell of it that failed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell of a chapter: its number from 1 among the code cells, and the line of the chapter it starts on."""
+
+    number: int
+    line: int
+    source: str
+    tags: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """How messages name the cell: number, line and its first line of code."""
+        first = next((line for line in self.source.splitlines() if line.strip()), "(empty)")
+        return f"code cell {self.number} (line {self.line}: `{first.strip()[:60]}`)"
+
+
+def chapters(root: Path = ROOT) -> list[Path]:
+    """Return the chapters that are notebooks: every `book/NN-name.md` that holds a code cell, in order."""
+    found = sorted((root / "book").glob("[0-9][0-9]-*.md"))
+    return [path for path in found if "\n```{code-cell}" in path.read_text(encoding="utf-8")]
+
+
+def twin_path(chapter: Path) -> Path:
+    """Return where a chapter's twin stands: `notebooks/NN-name.ipynb` beside `book/`."""
+    return chapter.parent.parent / "notebooks" / f"{chapter.stem}.ipynb"
+
+
+def convert(chapter: Path) -> NotebookNode:
+    """Return a chapter as a notebook without outputs; cell ids count the cells, so that they never change by chance.
+
+    Raises TwinError if jupytext cannot read it.
+    """
+    try:
+        notebook = jupytext.reads(chapter.read_text(encoding="utf-8"), fmt="md:myst")
+    except Exception as error:
+        raise TwinError(f"{chapter.name}: jupytext cannot read it: {error}") from error
+    for number, cell in enumerate(notebook.cells, 1):
+        cell.id = f"cell-{number:03d}"
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def code_cells(chapter: Path) -> list[Cell]:
+    """Return the code cells of a chapter with the lines they start on."""
+    text = chapter.read_text(encoding="utf-8")
+    lines = [text.count("\n", 0, match.start()) + 1 for match in re.finditer(r"^```\{code-cell\}", text, re.M)]
+    cells = [cell for cell in convert(chapter).cells if cell.cell_type == "code"]
+    if len(lines) != len(cells):
+        raise TwinError(f"{chapter.name}: {len(lines)} code-cell fences but {len(cells)} code cells; one is nested")
+    return [
+        Cell(number, line, cell.source, tuple(cell.metadata.get("tags", [])))
+        for number, (line, cell) in enumerate(zip(lines, cells, strict=True), 1)
+    ]
+
+
+def as_python(source: str) -> str:
+    """Return a cell's source with each magic turned into `pass`, line for line, so that it parses as Python.
+
+    A magic is a line that begins a statement with % or !; inside of brackets these are operators.
+    """
+    lines = source.split("\n")
+    for number in _magics(lines):
+        lines[number] = re.match(r"\s*", lines[number]).group() + "pass"  # type: ignore[union-attr]
+    return "\n".join(lines)
+
+
+def magics(source: str) -> list[str]:
+    """Return the lines of a cell's source that are magics."""
+    lines = source.split("\n")
+    return [lines[number] for number in _magics(lines)]
+
+
+def _magics(lines: list[str]) -> list[int]:
+    """Return the numbers, from 0, of the lines that are magics: those that Python's tokens begin a statement with."""
+    found: list[int] = []
+    rest = list(lines)
+    while True:
+        magic = _first_magic(rest)
+        if magic is None:
+            return found
+        found.append(magic)
+        rest[magic] = re.match(r"\s*", rest[magic]).group() + "pass"  # type: ignore[union-attr]
+
+
+def _first_magic(lines: list[str]) -> int | None:
+    depth, begins = 0, True
+    try:
+        for token in tokenize.generate_tokens(io.StringIO("\n".join(lines) + "\n").readline):
+            if token.type in (tokenize.NEWLINE, tokenize.NL):
+                begins = depth == 0
+            elif token.type in (tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT) or not token.string.strip():
+                continue
+            elif begins and token.string[0] in "%!":
+                return token.start[0] - 1
+            else:
+                begins = False
+                depth += (token.string in "([{") - (token.string in ")]}")
+    except (tokenize.TokenError, SyntaxError):
+        pass  # what is no Python is for its reader to say
+    return None
+
+
+def strict_share(twin: NotebookNode) -> tuple[int, int]:
+    """Return how many cells have outputs that are compared strictly, and how many have outputs at all.
+
+    A cell with nothing but an image counts as not compared, since nbval does not compare images.
+    """
+    shown = [cell for cell in twin.cells if cell.cell_type == "code" and cell.outputs]
+    strict = [
+        cell
+        for cell in shown
+        if not NOT_COMPARED & set(cell.metadata.get("tags", []))
+        and any(
+            out.output_type == "stream" or not any(k.startswith("image/") for k in out.data) for out in cell.outputs
+        )
+    ]
+    return len(strict), len(shown)
+
+
+def unchecked_measurements(cells: list[Cell]) -> list[Cell]:
+    """Return the measured cells that no `check` follows before the next measured cell, or that are tagged by half."""
+    wrong = []
+    for position, cell in enumerate(cells):
+        measured, ignored = "measured" in cell.tags, "nbval-ignore-output" in cell.tags
+        if measured != ignored:
+            wrong.append(cell)
+        elif measured:
+            rest = cells[position + 1 : position + 2]
+            if not any(re.search(r"^\s*check\(", following.source, re.M) for following in rest):
+                wrong.append(cell)
+    return wrong
