@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -38,9 +39,15 @@ def pytest_runtest_makereport(item):
     outcome = yield
     report = outcome.get_result()
     if isinstance(item, IPyNbCell):
-        chapter = next((one for one in chapters() if one.stem == item.path.stem), None)
-        if chapter:
-            report.user_properties.append(("name", code_cells(chapter)[item.cell_num].name))
+        names = _cell_names(item.path.stem)
+        if names:
+            report.user_properties.append(("name", names[item.cell_num]))
+
+
+@cache
+def _cell_names(stem):
+    """Return how messages name the code cells of a chapter; nothing if no chapter is called so."""
+    return [cell.name for chapter in chapters() if chapter.stem == stem for cell in code_cells(chapter)]
 
 
 @pytest.hookimpl(trylast=True)

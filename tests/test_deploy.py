@@ -20,7 +20,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 UNIT = DEPLOY / "systemd" / "vllm.service"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("vllm*.yaml"))
 DOCKERFILES = [DEPLOY / "container" / "Dockerfile", DEPLOY / "container" / "Dockerfile.cpu"]
-# One worker imports vLLM, once.
+# A process of its own, since it imports vLLM.
 pytestmark = pytest.mark.heavy
 GPUS = {"NVIDIA-A10G": "a10g", "Tesla-T4": "t4"}
 

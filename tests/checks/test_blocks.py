@@ -5,7 +5,7 @@ import re
 import pytest
 from checks import blocks, source
 
-# One worker imports vLLM, once.
+# A process of its own, since it imports vLLM.
 pytestmark = pytest.mark.heavy
 
 

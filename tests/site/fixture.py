@@ -269,7 +269,7 @@ def build(folder):
 
 @cache
 def built():
-    """Return the pages of the site, built once a process: the tests that use it run on one worker."""
+    """Return the pages of the site, built once a process: a job of the suite."""
     folder = Path(tempfile.mkdtemp(prefix="ten-pages-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return build(folder)
