@@ -9,11 +9,15 @@ PORT ?= 8000
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
 
-.venv-site/.ready: requirements-site.txt pyproject.toml tools/environment.sh
+.venv-site/.locked: requirements-site.txt tools/environment.sh
 	@tools/environment.sh site
 
-.venv/.ready: requirements.txt requirements-torch.txt pyproject.toml tools/environment.sh tools/vllm-alias/pyproject.toml
+.venv/.locked: requirements.txt requirements-torch.txt tools/environment.sh tools/vllm-alias/pyproject.toml
 	@tools/environment.sh full
+
+# The project itself, by links to its files: what its pyproject.toml says of it changes in seconds.
+%/.ready: %/.locked pyproject.toml
+	@$*/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-deps --no-build-isolation --editable . && touch $@
 
 # What pages run, and for the tests also axe and Lighthouse, by the Node that comes with the environment. Each npm ci makes
 # the folder anew: the tests' has MicroPython too, so it does for both.
@@ -60,8 +64,9 @@ test-slow: ready data ## What make test leaves out: slow cells, every claim turn
 	@$(SUITE) --slow
 
 .PHONY: lint
-lint: .venv/.ready ## ruff and mypy
-	@$(FULL)/ruff format --check --quiet . && $(FULL)/ruff check --quiet . && $(FULL)/mypy --no-error-summary
+lint: .venv/.ready ## ruff, mypy, and who may import whom
+	@$(FULL)/ruff format --check --quiet . && $(FULL)/ruff check --quiet . && \
+	  { said=$$($(FULL)/lint-imports --no-logo --no-cache) || { echo "$$said"; exit 1; }; } && $(FULL)/mypy --no-error-summary
 
 .PHONY: data
 data: .venv/.ready ## Embed once what chapters 3 and 4 search (7 minutes the first time beside other work, less alone)
@@ -73,7 +78,7 @@ notebooks: data ## Execute the chapters whose twin is missing or stale
 
 .PHONY: links
 links: .venv/.ready book ## Ask every external link whether it is there (needs the internet)
-	@$(FULL)/python tools/links.py
+	@$(FULL)/python tools/outside_links.py
 
 .PHONY: pdf
 pdf: .venv/.ready book ## Print each chapter to _build/pdf
@@ -88,7 +93,8 @@ metrics: .venv/.ready ## Refresh the list of metrics that the engine exposes
 	@$(FULL)/python tools/metrics.py
 
 .PHONY: bench
-bench: ready ## Benchmarks: ratios within one run
+bench: environments ## Benchmarks: ratios within one run
+	@tools/system.sh
 	@for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=tools $(FULL)/python $$script || exit 1; done
 
 .PHONY: lock

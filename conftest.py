@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -107,8 +108,9 @@ def _chapters_covered(nodeids):
 
 def _failure(report):
     """Return a failure in a few lines: its claim with the figures if it is one, else how the error ends."""
-    name = dict(report.user_properties).get("name") or report.nodeid
+    name = dict(getattr(report, "user_properties", ())).get("name") or report.nodeid
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(report.longrepr))
     claim = re.search(r"✗ .+?(?=\n\s*\n|\Z)", text, re.S)
     said = claim.group() if claim else "\n".join(re.findall(r"^E .*", text, re.M)[:12]) or text[-1500:]
-    return {"name": name, "said": said, "began": report.start, "ended": report.stop}
+    now = time.time()  # of a file that could not even be read
+    return {"name": name, "said": said, "began": getattr(report, "start", now), "ended": getattr(report, "stop", now)}

@@ -9,12 +9,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from llminfra import load, models
 from llminfra.engine import serve
 
-RUNS, REQUESTS, CONCURRENCY, PROMPT, OUTPUT = 5, 24, 4, 64, 32
+RUNS, REQUESTS, CONCURRENCY, PROMPT, OUTPUT = 3, 24, 4, 64, 32
 BOUND = 0.10
 
 
@@ -63,7 +64,9 @@ def main() -> int:
     """Print the table; return 0 if every ratio is within the bound."""
     folder = models.ready()
     theirs_runs, our_runs = [], []
+    started = time.perf_counter()
     with serve(folder, enable_prefix_caching=False) as server:
+        print(f"server: answers after {time.perf_counter() - started:.0f} s")
         ours(server.base_url, server.model, folder, 99)
         for run in range(RUNS):
             our_runs.append(ours(server.base_url, server.model, folder, 2 * run))

@@ -1,4 +1,7 @@
-"""What the CPU engine makes of float32 and of bf16 on this processor: tokens per second and a prompt's time, as ratios."""
+"""What the CPU engine makes of float32 and of bf16 on this processor: tokens per second and a prompt's time, as ratios.
+
+Also how long an engine takes until it is ready: the first one, with the import of vLLM, and another in the same process.
+"""
 
 import time
 from typing import Any
@@ -26,8 +29,11 @@ def prefill_s(llm: Any, tokens: int = 800) -> float:
 
 def main() -> None:
     measured: dict[str, dict[str, float]] = {}
+    folder = models.ready("cpu")
     for dtype in ("float32", "bfloat16"):
-        with engine.offline(models.ready("cpu"), dtype=dtype) as llm:
+        started = time.perf_counter()
+        with engine.offline(folder, dtype=dtype) as llm:
+            print(f"engine in {dtype}: ready after {time.perf_counter() - started:.1f} s")
             tokens_per_s(llm, 1, 4)
             measured[dtype] = {f"{n} at once, tokens/s": tokens_per_s(llm, n) for n in (1, 4, 16)}
             measured[dtype]["800 tokens of prompt per s"] = 800 / prefill_s(llm)

@@ -1,4 +1,4 @@
-"""Calls of calc's functions and what came of them, as text: imported by CPython, and by MicroPython as it stands."""
+"""Calls of the functions of calc and web and what came of them, as text: imported by CPython, and by MicroPython as it stands."""
 
 import json
 
@@ -17,9 +17,10 @@ def told(value):
 
 
 def named(path):
-    """Return the function or class `module.name` of calc; without a module, one of those below."""
+    """Return the function or class `module.name` of calc or web; without a module, one of those below."""
     module, _, name = path.rpartition(".")
-    return getattr(__import__("llminfra.calc." + module, None, None, ["*"]), name) if module else globals()[name]
+    package = "llminfra.web." if module in ("markup", "widgets") else "llminfra.calc."
+    return getattr(__import__(package + module, None, None, ["*"]), name) if module else globals()[name]
 
 
 def drawn(seed, count):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llminfra import embed
-from llminfra.rag import ann
+from llminfra.stores import ann
 
 faiss = pytest.importorskip("faiss")
 
@@ -54,6 +54,8 @@ def test_recall_counts_what_is_missing():
     assert ann.recall([[1, 2, 9, 10], [5, 11, 12, 13]], truth) == 3 / 8
     with pytest.raises(ValueError, match="1 answers to 2 queries"):
         ann.recall([[1]], truth)
+    with pytest.raises(ValueError, match="no queries"):
+        ann.recall([], truth[:0])
 
 
 def test_each_query_is_asked_so_many_times_and_one_more_ahead():

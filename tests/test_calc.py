@@ -11,6 +11,7 @@ import pytest
 from llminfra.calc import calibration, cost, memory, planner, rng, roofline, tables
 
 CALC = Path(tables.__file__).parent
+WEB = CALC.with_name("web")
 
 
 # What can be checked by hand.
@@ -160,7 +161,7 @@ def test_more_gpus_hold_more_requests(tensor_parallel):
 
 def test_key_value_heads_are_repeated_once_there_are_fewer_than_gpus():
     assert memory.tensor_parallel_share("Qwen2.5-7B-Instruct", 4) == 0.25  # 4 of 28 heads
-    assert memory.tensor_parallel_share("Qwen2.5-7B-Instruct", 14) == 0.25
+    assert memory.tensor_parallel_share("Llama-3-8B", 16) == 1 / 8  # each head on two GPUs
     assert memory.tensor_parallel_share("DeepSeek-R1", 8) == 1
 
 
@@ -372,6 +373,9 @@ def test_a_price_that_leaves_something_out_does_not_compete():
             lambda: memory.plan("Llama-2-7B", "t4", "fp16", 9, tensor_parallel=3),
             "32 attention heads: not divisible by ten",
         ),
+        (lambda: memory.tensor_parallel_share("phi-4", 4), "10 KV heads: not divisible by tensor_parallel 4"),
+        (lambda: memory.tensor_parallel_share("Qwen2.5-7B-Instruct", 14), "4 KV heads: not divisible by ten"),
+        (lambda: planner.plan("phi-4", "a10g", "fp16", 4096, 8, tensor_parallel=8), "10 KV heads: not divisible"),
         (lambda: memory.lora_parameters("Mixtral-8x7B-Instruct-v0.1", 8), "experts or latent attention"),
         (lambda: planner.plan("Llama-2-7B", "t4", "bf16", 4096, 1), "t4 multiplies no bf16"),
         (lambda: planner.plan("Llama-2-7B", "t4", "fp16", 4097, 1), "made for 4096 tokens of context, not 4097"),
@@ -396,24 +400,43 @@ def test_errors_say_what_and_what_is_known(call, words):
         call()
 
 
+def test_a_plan_that_does_not_fit_proposes_only_what_the_engine_can_divide():
+    # 10 KV heads: vLLM divides them over 2 GPUs, and neither over 4 nor over 8.
+    small = {**tables.gpu("t4"), "name": "small", "usable_bytes": 10 * 2**30}
+    assert planner.plan("phi-4", small, "fp16", 2048, 1)["why"].endswith("nor does it fit over 2")
+    assert planner.plan("phi-4", "a10g", "fp16", 2048, 1)["why"].endswith("over 2 GPUs it fits")
+
+
+def test_a_gpu_of_the_callers_own_is_planned_with_its_own_price_or_none():
+    own = {**tables.gpu("h100"), "name": "h100-at-home"}
+    unpriced = planner.plan("Llama-3-8B", own, "bf16", 4096, 64)
+    known = planner.plan("Llama-3-8B", "h100", "bf16", 4096, 64)
+    assert unpriced["tokens_per_s"] == known["tokens_per_s"] and unpriced["gpus"] == known["gpus"]
+    assert unpriced["usd_per_hour"] is unpriced["usd_per_million_output_tokens"] is unpriced["provider"] is None
+    priced = planner.plan("Llama-3-8B", {**own, "usd_per_gpu_hour": 1.5}, "bf16", 4096, 64)
+    assert priced["usd_per_hour"] == 1.5 * priced["gpus"]
+
+
+def test_a_comparison_takes_a_plan_that_is_made_already():
+    asked = ("Llama-3-8B", "bf16", 4096, 64)
+    planned = planner.plan(asked[0], "h100", *asked[1:])
+    rows = planner.compare(*asked, planned=planned)
+    assert rows == planner.compare(*asked) and any(row is planned for row in rows)
+
+
 # Where it runs, and where the values come from.
 
 
-@pytest.mark.parametrize("module", sorted(CALC.glob("*.py")), ids=lambda path: path.name)
-def test_calc_stays_pure_enough_for_micropython(module):
+@pytest.mark.parametrize("module", sorted([*CALC.glob("*.py"), *WEB.glob("*.py")]), ids=lambda path: path.name)
+def test_calc_and_web_stay_pure_enough_for_micropython(module):
     tree = ast.parse(module.read_text(encoding="utf-8"))
-    own = {path.stem for path in CALC.glob("*.py")}
     for node in ast.walk(tree):
         assert not isinstance(node, ast.Match)
         if isinstance(node, ast.Import):
             assert {alias.name for alias in node.names} <= {"math", "heapq", "json", "collections"}
         if isinstance(node, ast.ImportFrom):
-            named = {alias.name for alias in node.names}
-            assert (node.level == 1 and (named <= own or node.module in own)) or node.module in (
-                "collections",
-                "heapq",
-                "math",
-            )
+            ours = node.level == 1 or (node.level == 2 and (node.module or "").partition(".")[0] == "calc")
+            assert ours or (node.level == 0 and node.module in ("collections", "heapq", "math"))
 
 
 def _tables():

@@ -1,12 +1,16 @@
 """The `llminfra` command says what is wrong in one line, and what is stale."""
 
+import contextlib
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from llminfra import cli, models
+from llminfra import cli, engine, errors, models
 from llminfra.calc import planner, tables
+from llminfra.notebook import chapter as reader
 from llminfra.notebook.chapter import chapters
 
 
@@ -29,7 +33,7 @@ def test_check_says_what_is_stale(monkeypatch, tmp_path, capsys):
     chapter = tmp_path / "book" / chapters()[0].name
     chapter.parent.mkdir()
     shutil.copy(chapters()[0], chapter)
-    monkeypatch.setattr(cli, "chapters", lambda: [chapter])
+    monkeypatch.setattr(reader, "chapters", lambda: [chapter])
     assert cli.main(["notebooks", "--check"]) == 1
     assert "has no executed twin; run `make notebooks`" in capsys.readouterr().out
 
@@ -102,3 +106,52 @@ def test_a_plan_for_what_cannot_be_says_why(changed, words, capsys):
     assert cli.main(["plan", *(word for pair in options.items() for word in pair)]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and words in said.err
+
+
+def test_a_plan_loads_nothing_that_it_does_not_use():
+    code = f"import sys; from llminfra import cli; cli.main({[*ASKED, 'h100', '--json']}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert not loaded & {"jupytext", "nbformat", "nbclient", "numpy", "rich", "yaml"}
+
+
+def test_every_error_of_ours_is_one_line_and_any_other_is_not_hidden(monkeypatch, capsys):
+    def failing(error):
+        def ready(*_):
+            raise error
+
+        return ready
+
+    for kind in errors.LlminfraError.__subclasses__():
+        monkeypatch.setattr(models, "ready", failing(kind("it is so")))
+        assert cli.main(["model"]) == 2
+        assert capsys.readouterr().err == "llminfra: it is so\n"
+    monkeypatch.setattr(models, "ready", failing(KeyError("a fault of ours")))
+    with pytest.raises(KeyError):
+        cli.main(["model"])
+
+
+def test_the_engine_command_ends_as_the_engine_did(monkeypatch, capsys):
+    class Ended:
+        model, base_url = "some", "http://127.0.0.1:1/v1"
+
+        def wait(self):
+            return 139
+
+        def log(self):
+            return "RuntimeError: the cache is gone"
+
+    @contextlib.contextmanager
+    def serve(*_, **__):
+        yield Ended()
+
+    monkeypatch.setenv("LLMINFRA_PROFILE", "t4")
+    monkeypatch.setattr(engine, "serve", serve)
+    assert cli.main(["engine"]) == 139
+    assert capsys.readouterr().err == "llminfra: the engine ended with status 139: the cache is gone\n"
+
+
+def test_recording_without_a_gpu_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(models, "gpus", list)
+    assert cli.main(["record", "01"]) == 2
+    assert "finds no GPU on this machine" in capsys.readouterr().err

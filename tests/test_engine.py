@@ -279,7 +279,7 @@ def test_it_answers_under_its_short_name(server):
     )
     assert said.choices[0].message.content and said.usage.completion_tokens <= 8
     assert server.running() and psutil.pid_exists(server.pid)
-    assert "Application startup complete" in server.log() and server.log_path.is_file()
+    assert "Application startup complete" in server.log() and server.child.log_path.is_file()
 
 
 def test_its_metrics_are_read_by_name_and_label(server):

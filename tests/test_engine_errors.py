@@ -1,9 +1,15 @@
 """What an engine's log and arguments are made into; nothing is started here."""
 
+import importlib
+import os
+import subprocess
+import sys
+
 import pytest
 
+from llminfra import engine
 from llminfra.engine import settings
-from llminfra.engine.errors import reason
+from llminfra.engine.diagnosis import reason
 from llminfra.engine.server import _flags
 
 CORE = "(EngineCore pid=7) ERROR 11-24 13:40:29 [core.py:1431] "
@@ -78,3 +84,51 @@ def test_arguments_are_spelled_as_the_command_line_wants_them():
         *("--max-num-seqs", "4", "--enable-lora", "--no-enable-prefix-caching"),
         *("--lora-modules", "a=/x", '{"name": "b", "path": "/y"}', "--speculative-config", '{"method": "ngram"}'),
     ]
+
+
+def test_a_home_folder_reaches_the_engine_as_a_path(monkeypatch, tmp_path):
+    class Started(Exception):
+        """What the engine would have been started with."""
+
+    def start(command, *_):
+        raise Started(command)
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("llminfra.engine.server.Child", start)
+    monkeypatch.setattr("llminfra.engine.server.refuse_early", lambda *_: None)
+    with pytest.raises(Started) as started, engine.serve("~/model"):
+        pass
+    command = started.value.args[0]
+    assert command[command.index("--model") + 1] == str(tmp_path / "model")
+
+
+BUFFERED = """
+import importlib
+offline = importlib.import_module("llminfra.engine.offline")
+with offline._silence() as written:
+    print("hidden")
+print("shown")
+"""
+
+
+def test_what_is_printed_in_silence_stays_hidden_where_python_buffers():
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-c", BUFFERED], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "shown\n"
+
+
+def test_an_offline_engine_leaves_the_environment_as_it_was(monkeypatch):
+    offline = importlib.import_module("llminfra.engine.offline")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    before = dict(os.environ)
+    with offline._environment():
+        assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("profile", ["cpu", "t4", "a100"])
+def test_an_offline_engine_decides_each_step_after_the_one_before(monkeypatch, profile):
+    """On a GPU vLLM would schedule ahead, and what labs note of a step would not be what it computed."""
+    monkeypatch.setenv("LLMINFRA_PROFILE", profile)
+    assert settings.offline_arguments({}, {})["async_scheduling"] is False

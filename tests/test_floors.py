@@ -1,43 +1,56 @@
-"""A module of llminfra imports only from floors below its own, or what its own floor names."""
+"""Modules import only from floors below their own: pyproject.toml lists the floors, `make lint` holds them."""
 
-import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from llminfra.notebook.chapter import ROOT
 
-SOURCE = ROOT / "src" / "llminfra"
-FLOORS = [
-    {"calc"},
-    {"models"},
-    {"engine", "load", "measure", "embed", "evaluate"},
-    {"gpucell", "rag"},
-    {"lab", "notebook"},
-    {"cli"},
-]
-FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
-
-def units():
-    """Every module or package of llminfra but the package itself."""
-    return sorted(
-        {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in SOURCE.rglob("*.py")} - {"__init__"}
+def lint(folder):
+    """What import-linter says of a copy of the package in `folder`."""
+    program = Path(sys.executable).with_name("lint-imports")
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [program, "--no-logo", "--no-cache"], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
+    return done.returncode, done.stdout
 
 
-def imported(name):
-    """The llminfra modules that a module or package imports."""
-    files = [SOURCE / f"{name}.py"] if (SOURCE / f"{name}.py").is_file() else sorted((SOURCE / name).rglob("*.py"))
-    for file in files:
-        depth = len(file.relative_to(SOURCE).parts)
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level == depth:
-                yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llminfra."):
-                yield node.module.split(".")[1]
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the package and its floors, to be spoilt."""
+    shutil.copytree(ROOT / "src" / "llminfra", tmp_path / "llminfra", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
 
 
-@pytest.mark.parametrize("name", units())
-def test_a_module_knows_only_floors_below(name):
-    for other in set(imported(name)) - {name}:
-        assert FLOOR[other] < FLOOR[name], f"{name} imports {other}"
+def test_the_package_keeps_its_floors(copy):
+    status, said = lint(copy)
+    assert status == 0, said
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "says"),
+    [
+        ("load.py", "from llminfra import cli", "llminfra.load is not allowed to import llminfra.cli"),
+        ("models.py", "from . import embed", "llminfra.models is not allowed to import llminfra.embed"),
+        ("stores/base.py", "import llminfra.engine", "llminfra.stores is not allowed to import llminfra.engine"),
+        ("calc/cost.py", "from ..web import form", "llminfra.calc is not allowed to import llminfra.web"),
+        (
+            "rag/retrieve.py",
+            "def late():\n    from .judgments import labels",
+            "not allowed to import llminfra.rag.judgments",
+        ),
+        ("newcomer.py", "", "newcomer"),
+    ],
+)
+def test_an_import_from_above_is_refused(copy, file, line, says):
+    with open(copy / "llminfra" / file, "a", encoding="utf-8") as module:
+        module.write(f"\n{line}\n")
+    status, said = lint(copy)
+    assert status and says in said

@@ -5,7 +5,7 @@ import json
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from llminfra import gpucell, lab
+from llminfra.notebook import gpucell, lab
 
 
 def test_check_prints_its_claim_and_no_figure(capsys):
@@ -118,6 +118,22 @@ def test_the_code_of_a_gpu_cell_is_resolved_without_a_gpu(shell, cell, reason):
         gpucell.gpu_cell(LINE, cell)
 
 
-def test_a_misspelt_option_is_refused():
-    with pytest.raises(gpucell.GpuCellError, match="memroy"):
-        gpucell.options("name=x memroy=14")
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "from xml import dom\nprint(dom)",
+        "from json import *\nprint(dumps(1))",
+        "match {'a': [1, 2], 'b': 3}:\n    case {'a': [first, *others], **rest} as whole:\n        print(first, others, rest, whole)",
+    ],
+)
+def test_every_way_to_bind_a_name_is_known(shell, cell):
+    gpucell.gpu_cell(LINE, cell)
+    assert "Not executed" in shell.shown[-1]["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [("name=x memroy=14", "memroy"), ("name=x memory=abc", "memory=abc: it must be a number of GiB")]
+)
+def test_a_misspelt_option_is_refused(line, says):
+    with pytest.raises(gpucell.GpuCellError, match=says):
+        gpucell.options(line)

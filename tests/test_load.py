@@ -42,6 +42,8 @@ class Fake:
                 await asyncio.sleep(GAP_S if i else FIRST_S)
                 if body["prompt"] == "break" and i == 2:
                     return response
+                if body["prompt"].startswith("odd "):
+                    await response.write(b"data: " + body["prompt"][4:].encode() + b"\n\n")
                 await response.write(b": keep-alive\n\n" + mark + b'{"choices": [{"text": "x"}]}\n\n')
             await response.write(mark + b'{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}}\n\n')
             await response.write(mark + b"[DONE]\n\n")
@@ -110,6 +112,29 @@ def test_faults_stand_in_the_results(fake):
     assert fine.error is None
     measured = load.summary([refused, broken, fine])
     assert (measured.requests, measured.errors) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"choices": [{"index": 0, "text": 3}]}',
+        "null",
+        "[]",
+        '{"choices": 3}',
+        '{"usage": {"a": 1}}',
+        '{"choices": [null]}',
+        "x",
+    ],
+)
+def test_an_odd_event_spoils_its_own_request_alone(fake, event):
+    odd, fine = load.closed_loop(fake.url, "m", [Request(f"odd {event}", 5), Request("a", 5)], 2)
+    assert odd.error and "\n" not in odd.error
+    assert fine.error is None and fine.text == "xxxxx"
+
+
+def test_an_event_without_text_is_passed_over(fake):
+    (result,) = load.closed_loop(fake.url, "m", [Request('odd {"choices": [{"index": 0}]}', 5)], 1)
+    assert result.error is None and result.text == "xxxxx"
 
 
 def test_a_dead_server_and_a_spent_time_are_said(fake):
@@ -185,6 +210,9 @@ def test_summary_and_goodput_by_hand():
 def test_what_must_not_be_sent_is_refused():
     with pytest.raises(load.LoadError, match=r"example\.org is not this machine"):
         load.closed_loop("http://example.org/v1", "m", [Request("hi", 1)], 1)
+    for address in ("localhost:8000/v1", "127.0.0.1:8000", "/v1", "ftp://127.0.0.1/v1"):
+        with pytest.raises(load.LoadError, match=r"is no address of a server: write http://127\.0\.0\.1:8000/v1"):
+            load.closed_loop(address, "m", [Request("hi", 1)], 1)
     with pytest.raises(load.LoadError, match="at least 1"):
         load.closed_loop("http://127.0.0.1/v1", "m", [], 0)
     with pytest.raises(load.LoadError, match="positive"):

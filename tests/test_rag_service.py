@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import threading
 import time
 
 import httpx
+import malformed
 import pytest
 from aiohttp import web
+from small_index import paper, small_index
 from starlette.requests import ClientDisconnect
-from test_rag import filled, hashing, paper
 
-from llminfra.rag import answer, index, retrieve, service, stores
+from llminfra import serving, stores
+from llminfra.rag import answer, retrieve, service, stages
 
 pytestmark = pytest.mark.heavy
 
@@ -92,8 +95,8 @@ class Sure:
     def __init__(self, chance):
         self.chance = chance
 
-    def judged(self, made, question, roles):
-        return retrieve.hybrid(made, question, 10, roles), self.chance
+    def judged(self, asked):
+        return retrieve.hybrid(asked, 10), self.chance
 
 
 @pytest.fixture
@@ -104,12 +107,9 @@ def served(running, tmp_path, monkeypatch):
     """
     monkeypatch.setenv("LLMINFRA_CACHE", str(tmp_path))
     running.fault, running.said, running.bodies = None, SAID, []
-    made = filled(
-        index.Index(stores.open_store("exact:", "served", 32), hashing()),
-        [
-            paper("open", "The cache holds sixteen blocks."),
-            paper("closed", "The salary of the director of the cache.", "hr"),
-        ],
+    made = small_index(
+        paper("open", "The cache holds sixteen blocks."),
+        paper("closed", "The salary of the director of the cache.", "hr"),
     )
 
     def app(chance=0.9, count=lambda text: len(text.split()), **changes):
@@ -314,7 +314,7 @@ def test_what_nobody_expected_is_said_counted_and_logged(served, monkeypatch, ca
         assert got.status_code == 500 and got.json() == {"detail": detail}
     assert 'rag_questions_total{outcome="failed"} 1.0' in served.metrics
     assert f'rag_stage_seconds_count{{stage="{where}"}} 1.0' in served.metrics
-    [record] = [one for one in caplog.records if one.name == service.__name__]
+    [record] = [one for one in caplog.records if one.name == stages.__name__]
     assert record.exc_info[0] is KeyError
     assert "many blocks" not in caplog.text and "sixteen" not in caplog.text
 
@@ -400,7 +400,7 @@ def test_its_threads_end_with_it(served):
         names = [one.name for one in threading.enumerate() if one not in before]
         return sorted(name.partition("_")[0] for name in names if name.startswith(("search_", "probe_")))
 
-    with service.serve(served.app()) as url:
+    with serving.serve(served.app()) as url:
         httpx.get(f"{url}/ready").raise_for_status()
         httpx.post(f"{url}/ask", json={"question": "How many blocks are in the cache?"}).raise_for_status()
         assert threads() == ["probe", "search"]
@@ -425,6 +425,13 @@ def test_freshness_is_measured(served):
 @pytest.mark.parametrize("body", [{}, {"question": "?"}, {"question": "x" * 1001}, {"question": 7}])
 def test_a_question_that_is_none_is_refused(served, body):
     assert served(body).status_code == 422
+
+
+def test_a_malformed_request_is_refused_repeated_nowhere_and_asks_nothing(served, hold, caplog):
+    app = served.app()
+    with caplog.at_level(logging.DEBUG):
+        hold(asyncio.run(malformed.problems(app, "/ask", "question")))
+    assert malformed.MARK not in caplog.text and not served.model.bodies
 
 
 def test_alive_is_not_ready(served):

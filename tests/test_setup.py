@@ -19,6 +19,7 @@ LOCKS = ["requirements.txt", "requirements-site.txt", "requirements-gpu.txt"]
 
 # Named by a package, left out of the lock on purpose: pyproject.toml gives each one's reason.
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "llm", "llama-cpp-python"}
+LEFT_OUT |= {"aws-cdk-lib", "constructs", "jsii", "publication"}
 
 
 def lock(name):
@@ -132,6 +133,22 @@ def test_make_help_lists_the_targets():
     assert {"book", "test", "check", "serve", "notebooks", "bench", "lock", "links", "pdf", "offline"} <= set(
         re.findall(r"^make (\w+)", said, re.M)
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "made_again"), [("pyproject.toml", False), ("requirements.txt", True), ("requirements-torch.txt", True)]
+)
+def test_only_a_lock_makes_an_environment_again(tmp_path, changed, made_again):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    locks = ["requirements.txt", "requirements-torch.txt", "tools/environment.sh", "tools/vllm-alias/pyproject.toml"]
+    for number, name in enumerate(["pyproject.toml", *locks, ".venv/.locked", ".venv/.ready"]):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (1000 + number, 1000 + number))
+    asked = ["make", "--dry-run", "--what-if", changed, ".venv/.ready"]
+    said = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert ("tools/environment.sh full" in said) is made_again and "--editable ." in said
 
 
 def test_the_site_fails_to_build_when_a_cell_changes_and_names_it(tmp_path):

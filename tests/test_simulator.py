@@ -343,6 +343,19 @@ def test_a_prefix_is_found_again_until_its_place_is_needed():
         ),
         (lambda: simulator.simulate(workload.requests(1, 1, 1), one, max_num_seqs=0), "max_num_seqs must be a whole"),
         (lambda: replica.settings({"reserve": 512, "prefix_caching": True}), "prefix_caching needs paged"),
+        (
+            lambda: simulator.simulate([workload.Request(0, 10, 0, 1, -1, 0)], one),
+            "output of request 0 must be a whole",
+        ),
+        (
+            lambda: simulator.simulate([workload.Request(0, 0, 10, 1, -1, 0)], one),
+            "prompt of request 0 must be a whole",
+        ),
+        (
+            lambda: simulator.simulate([workload.Request(-1, 9, 9, 1, -1, 0)], one),
+            "arrival_ns of request 0 must not be",
+        ),
+        (lambda: simulator.simulate(workload.requests(1, 1, 1), one, prefill_replicas=-1), "prefill_replicas must be"),
         (lambda: workload.requests(0), "count must be"),
         (lambda: workload.requests(1, "chat"), "no workload 'chat'"),
         (lambda: workload.requests(1, ("normal", 3)), "lengths are a number"),

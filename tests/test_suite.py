@@ -70,6 +70,8 @@ def test_a_file_that_starts_engines_says_so():
 
 
 def test_labs_with_an_engine_run_once_more_on_a_masked_processor(monkeypatch):
+    for name in mask.AVX2:  # as outside of a run that is masked itself
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(machine, "_cpuinfo", lambda key: {"flags": ["avx2 avx512f"]}.get(key, []))
     found = jobs.notebooks()
     engines = {job.notebook for job in found if job.engine}
@@ -107,11 +109,11 @@ def test_slow_tests_are_a_run_of_their_own():
 def test_tests_of_engines_stand_while_nothing_they_were_seen_to_use_has_changed(tmp_path, monkeypatch):
     """A job that reads a module through Python's import, and a file through a child, is entered with both."""
     child = "print(open('README.md').read()[:1])"
-    code = f"import subprocess, sys, llminfra.calc.svg; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    code = f"import subprocess, sys, llminfra.web.svg; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     job = python("tests/test_x.py", code, engine=True)
     assert job.recorded and not Job("x", [], True, mask.avx2({})).recorded
     (result,) = run(job).values()
-    assert {"README.md", "src/llminfra/calc/svg.py"} <= result.used and "src/llminfra/cli.py" not in result.used
+    assert {"README.md", "src/llminfra/web/svg.py"} <= result.used and "src/llminfra/cli.py" not in result.used
     inputs = {path: jobs.meaning(ROOT / path) for path in result.used}
     ledger.enter("tests", job.name, {**inputs, **jobs.common_inputs(job)}, "make test", 1)
 
@@ -122,7 +124,7 @@ def test_tests_of_engines_stand_while_nothing_they_were_seen_to_use_has_changed(
         return ledger.recorded("tests", job.name, {**jobs.common_inputs(job), **common}, meaning)
 
     assert stands() and stands(changed="src/llminfra/cli.py")
-    assert not stands(changed="README.md") and not stands(changed="src/llminfra/calc/svg.py")
+    assert not stands(changed="README.md") and not stands(changed="src/llminfra/web/svg.py")
     assert not stands(command="other") and not stands(locks="other")
     chapter = tmp_path / chapters()[0].name
     monkeypatch.setattr(jobs, "chapters", lambda: [chapter])
@@ -210,7 +212,7 @@ with lanes.interruptible():
 # What it says.
 
 FAILING = """
-from llminfra.lab import check
+from llminfra.notebook.lab import check
 
 def test_claim():
     ratio = 1.2
@@ -232,7 +234,7 @@ def test_a_failing_run_says_what_failed_with_its_figures_and_whether_the_machine
     assert result.status == 1
     assert account.ended(result).startswith("✗ failing: 2 failed, 1 passed in ")
     assert account.covered([result]) == ["links: 812"]
-    watch = busy.Watch()
+    watch = busy.Watch(every_s=600)  # however long the run takes to end after its tests
     watch.samples = [(result.began - 50, 9.0), (result.ended, 1.04)]
     said = "\n".join(account.failures([result], watch))
     assert "✗ sixteen at once: more than 2x" in said and "ratio = 1.2" in said and "measured again" in said
@@ -240,6 +242,15 @@ def test_a_failing_run_says_what_failed_with_its_figures_and_whether_the_machine
     assert said.count("the machine was busy meanwhile: other programs used 1.0") == 2
     watch.samples = [(result.ended, 0.02)]
     assert "the machine was otherwise idle: other programs used 0.0" in "\n".join(account.failures([result], watch))
+
+
+def test_a_file_that_cannot_be_read_is_told_with_its_error(tmp_path):
+    (tmp_path / "conftest.py").symlink_to(ROOT / "conftest.py")
+    (tmp_path / "test_unread.py").write_text("import no_such_module\n")
+    command = [*jobs.PYTEST, "-o", "addopts=", "-p", "nbval", "--rootdir", str(tmp_path), str(tmp_path)]
+    (result,) = run(Job("unread", command)).values()
+    said = account.failures([result], busy.Watch())
+    assert said[0].startswith("✗ unread: test_unread.py") and "No module named 'no_such_module'" in "\n".join(said)
 
 
 def test_a_job_that_dies_is_told_with_its_last_words():

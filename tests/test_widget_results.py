@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from llminfra.calc import form, markup, memory, svg, widget_kvblocks, widgets
+from llminfra.calc import memory
+from llminfra.web import form, markup, svg, widget_kvblocks, widgets
 
 CHOICES = [
     (name, field["name"], choice)
@@ -20,7 +21,7 @@ CHOICES = [
 ]
 # Why the arithmetic refuses a choice beside the defaults; nothing else may be the reason.
 REASONS = {
-    "planner": r"multiplies no|attention heads: not divisible|output_tokens must be less than|was made for \d+ tokens",
+    "planner": r"multiplies no|heads: not divisible|output_tokens must be less than|was made for \d+ tokens",
     "simulator": "and its longest request do not fit on one",
     "kvblocks": "does not fit into",
     "roofline": "multiplies no",

@@ -50,5 +50,4 @@ else
   $pip --require-hashes -r requirements.txt
   $pip --no-build-isolation ./tools/vllm-alias
 fi
-$pip --no-build-isolation --editable .
-touch "$folder/.ready"
+touch "$folder/.locked"

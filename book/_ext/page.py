@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
@@ -49,7 +50,7 @@ def slim(app: Sphinx, page: str, _template: str, context: dict[str, Any], doctre
     """Keep Furo's own script alone, replace all style sheets by one, and give each page a description."""
     context["script_files"] = [file for file in context["script_files"] if _name(file) in KEPT_SCRIPTS]
     context["css_files"] = []
-    described = (context.get("meta") or {}).get("description") or DESCRIPTION
+    described = escape((context.get("meta") or {}).get("description") or DESCRIPTION)
     one = '<link rel="stylesheet" href="{}">'.format(context["pathto"]("_static/site.css", 1))
     context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{described}">\n{one}'
 
@@ -82,7 +83,8 @@ def mend(html: str) -> str:
     """Return a page that links one sheet, and whose blocks, tables, captions and sources the keyboard and axe accept."""
     html = re.sub(r'<link rel="stylesheet"[^>]*href="(?![^"]*_static/site\.css)[^"]*"[^>]*/?>\s*', "", html)
     html = re.sub(r'<script type="text/x-thebe-config">.*?</script>\s*<script>.*?</script>', "", html, flags=re.S)
-    html = re.sub(r"<pre>", '<pre tabindex="0">', html)
+    html = re.sub(r'<pre(?: tabindex="0")?>(?:<span></span>(?!\n))?(.*?)</pre>', counted, html, flags=re.S)
+    html = re.sub(r'<span class="pre">([^<]*)</span>', r"\1", html)  # one for each word of inline code, without a style
     html = html.replace('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="Site">')
     html = re.sub(r'<aside class="toc-drawer([^"]*)">', r'<aside class="toc-drawer\1" aria-label="On this page">', html)
     # Furo shows the theme button only once its script has run, which moves what stands beside it; see course.css.
@@ -93,6 +95,13 @@ def mend(html: str) -> str:
     html = html.replace('<p class="caption" role="heading">', '<p class="caption">')  # a heading without a level
     html = html.replace('<th class="head"><p></p></th>', "<td></td>")  # the empty corner of a table heads nothing
     return html.replace('role="doc-biblioentry"', 'role="listitem"')  # deprecated, and no child of a list
+
+
+def counted(pre: re.Match[str]) -> str:
+    """Return a block of code without empty lines at its end, with the number of lines by which course.css knows its height."""
+    text = pre[1].rstrip("\n")
+    lines = text.count("\n") + 1
+    return f'<pre tabindex="0" style="--lines:{lines}">{text}\n</pre>'
 
 
 def sized(html: str, folder: Path) -> str:

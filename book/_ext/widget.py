@@ -1,6 +1,6 @@
 """Interactive widgets: `{widget} NAME` puts a form and its result into the page; `widget.mjs` computes it anew there.
 
-Both are made by `llminfra.calc.widgets`: here when the site is built, there by MicroPython from the same files.
+Both are made by `llminfra.web.widgets`: here when the site is built, there by MicroPython from the same files.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from llminfra import calc
-from llminfra.calc import widgets
+import llminfra
+from llminfra.web import widgets
 
+FOLDERS = ("calc", "web")
 # Its licence is book/_static/micropython-license.txt.
 MICROPYTHON = Path("node_modules", "@micropython", "micropython-webassembly-pyscript")
 LONG = 14  # letters of a list's longest entry
@@ -27,14 +28,15 @@ NO_SCRIPT = "Changing these values needs JavaScript; below is the result for the
 
 
 def bundle() -> dict[str, str]:
-    """Return what MicroPython imports in the page, by path: calc's sources as they are, its data without white space."""
-    folder = Path(calc.__file__).parent
+    """Return what MicroPython imports in the page, by path: the sources as they are, the data without white space."""
+    package = Path(llminfra.__file__).parent
     files = {"llminfra/__init__.py": ""}
-    for path in sorted([*folder.rglob("*.py"), *folder.glob("data/*.json")]):
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            text = json.dumps(json.loads(text), separators=(",", ":"))
-        files[f"llminfra/calc/{path.relative_to(folder).as_posix()}"] = text
+    for path in sorted(path for folder in FOLDERS for path in (package / folder).rglob("*.*")):
+        if path.suffix == ".py":
+            files[f"llminfra/{path.relative_to(package).as_posix()}"] = path.read_text(encoding="utf-8")
+        elif path.suffix == ".json":
+            read = json.loads(path.read_text(encoding="utf-8"))
+            files[f"llminfra/{path.relative_to(package).as_posix()}"] = json.dumps(read, separators=(",", ":"))
     return files
 
 

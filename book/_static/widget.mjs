@@ -14,7 +14,7 @@ async function load() {
     FS.mkdirTree(`/lib/${path}`.replace(/\/[^/]*$/, ""));
     FS.writeFile(`/lib/${path}`, text);
   }
-  runPython("from llminfra.calc.widgets import answer");
+  runPython("from llminfra.web.widgets import answer");
   return globals.get("answer");
 }
 
@@ -91,7 +91,13 @@ class Widget {
       throw error;
     }
     const start = performance.now();
-    const { html, error } = JSON.parse(answer(JSON.stringify({ name: this.name, values: this.values() })));
+    let html, error;
+    try {
+      ({ html, error } = JSON.parse(answer(JSON.stringify({ name: this.name, values: this.values() }))));
+    } catch (fault) {
+      this.refuse("This widget failed to compute a result for these values: change one of them");
+      throw fault;
+    }
     performance.measure(`widget ${this.name}`, { start });
     if (error) this.refuse(error);
     else this.show(html);

@@ -1,4 +1,4 @@
-"""The `llminfra` command."""
+"""The `llminfra` command. What only one command needs is imported where it runs: `plan` answers at once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
-from . import models
 from .calc import memory, planner, tables
-from .notebook import execute, ledger, stamp
-from .notebook.chapter import TwinError, chapters, twin_path
+from .errors import InputError, LlminfraError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     model = commands.add_parser("model", help="make the course's model ready and print its folder or id")
-    model.set_defaults(run=lambda _: print(models.ready()) or 0)
+    model.set_defaults(run=_model)
     return parser
 
 
@@ -64,33 +60,35 @@ def main(arguments: list[str] | None = None) -> int:
         return int(chosen.run(chosen))
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        if _is_ours(error):
-            print(f"llminfra: {error}", file=sys.stderr)
-            return 2
-        raise
+    except LlminfraError as error:
+        print(f"llminfra: {error}", file=sys.stderr)
+        return 2
 
 
-class InputError(Exception):
-    """Input that cannot be used; the message says what is wrong and what is known."""
+def _model(_: argparse.Namespace) -> int:
+    from .models import ready
 
-
-def _is_ours(error: Exception) -> bool:
-    return type(error).__module__.startswith("llminfra.")
+    print(ready())
+    return 0
 
 
 def _chosen(numbers: list[str]) -> list[Path]:
+    from .notebook.chapter import chapters
+
     every = chapters()
     if not numbers:
         return every
     by_number = {path.name[:2]: path for path in every}
     missing = [number for number in numbers if number.zfill(2) not in by_number]
     if missing:
-        raise TwinError(f"no chapter {', '.join(missing)} with code cells; there are {', '.join(by_number)}")
+        raise InputError(f"no chapter {', '.join(missing)} with code cells; there are {', '.join(by_number)}")
     return [by_number[number.zfill(2)] for number in numbers]
 
 
 def _notebooks(chosen: argparse.Namespace) -> int:
+    from .notebook import execute, stamp
+    from .notebook.chapter import twin_path
+
     stale = 0
     for chapter in _chosen(chosen.chapters):
         problems = stamp.problems(chapter)
@@ -111,6 +109,11 @@ def _notebooks(chosen: argparse.Namespace) -> int:
 
 def _make(chapter: Path) -> None:
     """Execute a chapter and write its twin; where it came out as before, that is a comparison the ledger remembers."""
+    import nbformat
+
+    from .notebook import execute, ledger
+    from .notebook.chapter import twin_path
+
     twin_file, started = twin_path(chapter), time.monotonic()
     before = nbformat.read(twin_file, 4) if twin_file.is_file() else None
     twin = execute.execute(chapter)
@@ -124,10 +127,19 @@ def _make(chapter: Path) -> None:
 
 
 def _record(chosen: argparse.Namespace) -> int:
+    from . import models
+    from .notebook import execute, gpucell
+
+    if not models.gpus():
+        raise InputError("nvidia-smi finds no GPU on this machine: recordings are made where the %%gpu cells can run")
     os.environ["LLMINFRA_RECORD"] = "1"
     for chapter in _chosen(chosen.chapters):
+        began_s = time.time()
         execute.execute(chapter)
-        print(f"{chapter.name}: recordings are in notebooks/recordings/{chapter.stem}/")
+        files = sorted((gpucell.RECORDINGS / chapter.stem).glob("*.json"))
+        written = [file.name for file in files if file.stat().st_mtime >= began_s]
+        what = ", ".join(written) if written else "none: no %%gpu cell of it fits this GPU and its packages"
+        print(f"{chapter.name}: recorded {what}")
     return 0
 
 
@@ -141,12 +153,18 @@ def engine_arguments(words: list[str]) -> dict[str, Any]:
 
 
 def _engine(chosen: argparse.Namespace) -> int:
-    from .engine import serve
+    from . import models
+    from .engine import diagnosis, serve
 
     with serve(models.ready(), port=chosen.port, **engine_arguments(chosen.arguments)) as server:
         print(f"{server.model} answers at {server.base_url}; Ctrl-C stops it", flush=True)
-        server.wait()
-    return 0
+        status = server.wait()
+        if status:
+            print(
+                f"llminfra: the engine ended with status {status}: {diagnosis.reason(server.log(), status)}",
+                file=sys.stderr,
+            )
+        return status
 
 
 def _plan(chosen: argparse.Namespace) -> int:
@@ -155,15 +173,15 @@ def _plan(chosen: argparse.Namespace) -> int:
         "kv_precision": chosen.kv_precision,
         "tensor_parallel": chosen.tensor_parallel,
     }
+    asked = (chosen.precision, chosen.context, chosen.users)
     try:
-        one = planner.plan(chosen.model, chosen.gpu, chosen.precision, chosen.context, chosen.users, **wanted)
-        every = planner.compare(chosen.model, chosen.precision, chosen.context, chosen.users, **wanted)
+        one = planner.plan(chosen.model, chosen.gpu, *asked, **wanted)
+        if chosen.json:
+            print(json.dumps(one))
+        else:
+            _print_plan(one, planner.compare(chosen.model, *asked, planned=one, **wanted), chosen)
     except ValueError as error:
         raise InputError(str(error)) from None
-    if chosen.json:
-        print(json.dumps(one))
-    else:
-        _print_plan(one, every, chosen)
     return 0
 
 

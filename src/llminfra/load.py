@@ -24,11 +24,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from .errors import LoadError
+
 LOCAL = {"127.0.0.1", "localhost", "::1"}
-
-
-class LoadError(Exception):
-    """A load that must not or cannot be sent."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +242,8 @@ def _run(
     allow_remote: bool,
 ) -> list[Result]:
     host = urlsplit(base_url).hostname
+    if host is None or not base_url.startswith(("http://", "https://")):
+        raise LoadError(f"{base_url!r} is no address of a server: write http://127.0.0.1:8000/v1")
     if host not in LOCAL and not allow_remote:
         raise LoadError(f"{host} is not this machine; pass allow_remote=True if you may load it")
 
@@ -291,6 +291,8 @@ async def _send(session: aiohttp.ClientSession, base_url: str, model: str, reque
         result.error = "not done when the load's time was up"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         result.error = f"{type(error).__name__}: {error}"
+    except (LookupError, TypeError, AttributeError) as error:
+        result.error = f"the server sent an event that is no completion ({type(error).__name__}: {error})"
     return result
 
 
@@ -327,8 +329,9 @@ async def _stream(session: aiohttp.ClientSession, base_url: str, model: str, req
                 result.prompt_tokens = event["usage"]["prompt_tokens"]
                 result.output_tokens = event["usage"]["completion_tokens"]
             for choice in event.get("choices", []):
-                text = choice["delta"].get("content") if chat else choice.get("text")
-                if text is None or (chat and "role" in choice["delta"] and not text):
+                said = choice.get("delta", {}) if chat else choice
+                text = said.get("content" if chat else "text")
+                if text is None or ("role" in said and not text):
                     continue
                 if math.isnan(result.ttft_s):
                     result.ttft_s = now - result.start_s

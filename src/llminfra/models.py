@@ -21,15 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import ModelError
+
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NAME = "SmolLM2-135M-Instruct"
 NEEDED_BYTES = 600_000_000
 """Room for the expanded model while it is written and renamed."""
-
-
-class ModelError(Exception):
-    """The model cannot be made ready; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Every block of the course is executed or checked; and the check refuses what it should, by file, line and reason."""
+"""Every block and inline span of the course is executed or checked; the checks refuse what they should, by file, line, reason."""
 
 import re
 
 import pytest
-from checks import blocks, source
+from checks import blocks, shell, source, spans
+from good_blocks import GOOD
 
 # A process of its own, since it imports vLLM.
 pytestmark = pytest.mark.heavy
@@ -18,63 +19,6 @@ def test_every_block_of_the_course(hold, covered):
 
 def fenced(language, body, before=""):
     return f"# Title\n\n{before}```{language}\n{body}\n```\n"
-
-
-DEPLOYMENT = """apiVersion: apps/v1
-kind: Deployment
-metadata: {name: vllm}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: vllm}}
-  template:
-    metadata: {labels: {app: vllm}}
-    spec:
-      containers:
-        - name: server
-          image: vllm/vllm-openai:v0.32.0
-          command: [vllm, serve, /models/m]
-          args: [--dtype=half, --max-model-len=4096]
-          resources: {limits: {nvidia.com/gpu: "1"}}
-"""
-MONITOR = """apiVersion: monitoring.coreos.com/v1
-kind: ServiceMonitor
-metadata: {name: vllm}
-spec:
-  selector: {matchLabels: {app: vllm}}
-  endpoints: [{port: http, interval: 15s}]
-"""
-RULES = """groups:
-  - name: vllm
-    rules:
-      - alert: Queue
-        expr: vllm:num_requests_waiting > 5
-        for: 1m
-        labels: {severity: page}
-"""
-UNIT = (
-    "[Unit]\nDescription=vLLM\n\n[Service]\nExecStart=/opt/vllm/bin/vllm serve /models/m --port 8000\nRestart=always\n"
-)
-IMAGE = (
-    'FROM vllm/vllm-openai:v0.32.0\nRUN echo one && \\\n    echo two\nENTRYPOINT ["vllm", "serve"]\nCMD ["/models/m"]\n'
-)
-QDRANT = 'from qdrant_client import QdrantClient\n\nclient = QdrantClient(":memory:")\nclient.query_points("docs", query=[0.1])\n'
-GOOD = {
-    "vllm": ("bash", "export HF_HUB_OFFLINE=1\nvllm serve /models/m \\\n  --max-model-len 4096 | tee server.log"),
-    "bench": ("console", "$ vllm bench serve --model m --num-prompts 10\nprinted words (\n$ make book"),
-    "module": ("bash", "python -m vllm.entrypoints.openai.api_server --model m --port 8000"),
-    "ours": ("bash", "llminfra notebooks 02 --force\nmake test\nkubectl apply -f deploy/kubernetes/vllm.yaml"),
-    "qdrant": ("python", QDRANT),
-    "httpx": ("python", "import httpx\n\nhttpx.get('http://127.0.0.1:8000/health', timeout=5)"),
-    "manifest": ("yaml", DEPLOYMENT),
-    "monitor": ("yaml", MONITOR),
-    "rules": ("yaml", RULES),
-    "promql": ("promql", "sum by (le) (rate(vllm:time_to_first_token_seconds_bucket[5m]))\n\nup == 0"),
-    "unit": ("systemd", UNIT),
-    "image": ("dockerfile", IMAGE),
-    "json": ("json", '{"a": [1, 2]}'),
-    "toml": ("toml", "[a]\nb = 1"),
-    "plain yaml": ("yaml", "a: 1\nb: [2, 3]"),
-}
 
 
 def test_good_blocks_pass(page, hold, monkeypatch):
@@ -103,11 +47,65 @@ BAD = {
     "an unknown program": (bad("vllm", "tee server.log", "frobnicate"), 3, "no check knows the program `frobnicate`"),
     "a dead Qdrant call": (bad("qdrant", "query_points", "search"), 4, '"search".*QdrantClient'),
     "no such argument": (bad("httpx", "timeout=5", "time_out=5"), 3, 'No parameter named "time_out"'),
+    "no such argument below a magic": (bad("magic", "timeout=5", "time_out=5"), 9, '"time_out"'),
     "an undefined name": (bad("qdrant", "client.query", "clent.query"), 4, '"clent" is not defined'),
     "a missing import": (bad("qdrant", "from qdrant_client", "from qdrant"), 1, "qdrant"),
     "no Python": (bad("qdrant", "query=[0.1]", "query=[0.1"), 4, "no Python: closing parenthesis"),
     "a misspelt field": (bad("manifest", "resources", "resource"), 15, "refuses Deployment.*resource"),
     "a flag in a manifest": (bad("manifest", "--dtype=half", "--dtype=fp15"), 14, "vLLM refuses.*fp15"),
+    "a flag behind an image in a manifest": (
+        bad("arguments of an image", "--dtype=half", "--dtyp=half"),
+        13,
+        "vLLM refuses.*--dtyp",
+    ),
+    "no model behind an image": (bad("arguments of an image", "/models/m, ", ""), 12, "no model"),
+    "a flag behind an image": (bad("docker", "--max-model-len", "--max-context"), 1, "vLLM refuses.*--max-context"),
+    "a value behind an image": (bad("docker", "4096", "many"), 1, "vLLM refuses.*many"),
+    "an option of docker": (bad("docker", "--gpus", "--gpu"), 1, "docker run has no option --gpu"),
+    "a command of docker": (bad("docker", "docker run", "docker rn"), 1, "docker has no command rn"),
+    "a flag in a Compose file": (bad("compose", "--port", "--prt"), 4, "vLLM refuses.*--prt"),
+    "a value in a Compose file": (bad("compose", '"10"', "ten"), 8, "vLLM refuses.*num-prompts.*ten"),
+    "a comma at the end of a body": (bad("chat", "16", "16,"), 7, "body of curl is no JSON"),
+    "a field of a body": (bad("chat", "messages", "mesages"), 5, "the engine has no field mesages"),
+    "a field within a body": (bad("chat", "content", "contents"), 5, r"no field messages\[0\].contents"),
+    "a value of a body": (bad("chat", "16", '"many"'), 6, "the engine refuses the body.*max_tokens.*integer"),
+    "a body that is a form": (bad("chat", "application/json", "text/plain"), 1, "--json"),
+    "a path of the engine": (bad("chat", "chat/completions", "chat/completion"), 3, "the engine serves no /v1/chat/"),
+    "a field of a here-document": (bad("here", "input", "inputs"), 4, "no field inputs"),
+    "a comma in a here-document": (bad("here", '"two"]', '"two"],'), 5, "body of curl is no JSON"),
+    "a path without a body": (bad("here", "8000/health", "8000/healthy"), 7, "the engine serves no /healthy"),
+    "a body for another server": (bad("here", "4}}", "4,}}"), 7, "body of curl is no JSON"),
+    "an option of curl": (bad("here", "-fsS", "-fsY"), 7, "no option -Y of curl"),
+    "a field of our own service": (bad("ask", "question", "query"), 1, "the service of chapter 3 has no field query"),
+    "a value of our own service": (bad("ask", "Who may sign?", "?"), 1, "at least 3 characters"),
+    "a command of helm": (bad("cluster", "upgrade --install", "instal"), 1, 'helm refuses.*unknown command "instal"'),
+    "a flag of helm": (bad("cluster", "--wait", "--waits"), 1, "helm refuses.*unknown flag: --waits"),
+    "a command of kubectl": (bad("cluster", "apply", "aply"), 2, "kubectl refuses.*aply.*no such command"),
+    "a format of kubectl": (bad("cluster", "wide", "wid"), 3, "no output format wid"),
+    "a file for kubectl": (bad("cluster", "vllm.yaml", "vlm.yaml"), 2, "vlm.yaml.*no such file"),
+    "a resource": (
+        bad("manifest", "nvidia.com/gpu", "nvidia.com/gpus"),
+        15,
+        "no node offers a resource nvidia.com/gpus",
+    ),
+    "a share of a device": (bad("manifest", 'gpu: "1"', "gpu: 500m"), 15, "whole devices"),
+    "a device without a limit": (bad("manifest", "limits:", "requests:"), 15, "nvidia.com/gpu needs a limit"),
+    "a resource of a quota": (bad("quota", "nvidia.com/gpu", "nvidia.com/gpus"), 5, "no node offers"),
+    "a resource of an autoscaler": (bad("autoscaler", "name: cpu", "name: nvidia.com/gpu"), 8, "an autoscaler reads"),
+    "a rate of a gauge": (
+        bad("rules", "vllm:num_requests_waiting", "rate(vllm:num_requests_waiting[5m])"),
+        5,
+        "a gauge",
+    ),
+    "a quantile of a counter": (
+        bad(
+            "promql",
+            "sum by (le) (rate(vllm:time_to_first_token_seconds_bucket[5m]))",
+            "histogram_quantile(0.9, rate(vllm:num_preemptions_total[5m]))",
+        ),
+        1,
+        "is a counter: quantiles come from",
+    ),
     "an unknown kind": (bad("manifest", "kind: Deployment", "kind: Deploiment"), 2, "no schema of apps/v1 Deploiment"),
     "a field of a custom resource": (
         bad("monitor", "interval", "intervall"),
@@ -172,6 +170,21 @@ def test_an_excuse_is_a_reason_in_the_line_above(page):
     assert len(found) == 1, "an excuse holds for the next block only"
 
 
+@pytest.mark.parametrize("before", ["% figure: our estimate\n", "<!-- figure: our estimate -->\n"])
+def test_an_excuse_of_figures_excuses_no_block(page, before):
+    found, table = blocks.problems([page(fenced("json", '{"a": 1,}', before))])
+    assert [(p.line, "no JSON" in p.reason) for p in found] == [(5, True)]
+    found, table = blocks.problems([page(fenced("json", '{"a": 1,}', before + "% unchecked: shows the mistake\n"))])
+    assert not found and table["json", "excused"] == 1
+
+
+@pytest.mark.parametrize("prefix", ["sudo", "sudo -u vllm", "sudo -E", "watch -n 1", "time", "env A=b", "timeout 10s"])
+def test_what_a_prefix_starts_is_judged_in_its_place(prefix):
+    ((line, reason),) = shell.problems(f"{prefix} make nothing\n")
+    assert line == 1 and "no target nothing" in reason
+    assert shell.problems(f"{prefix} systemctl enable --now vllm\n") == []
+
+
 def test_blocks_inside_directives_and_lists_are_found(page):
     text = "# Title\n\n:::{note}\n- a list\n\n  ```bash\n  make nothing\n  ```\n:::\n"
     found, _ = blocks.problems([page(text)])
@@ -185,3 +198,113 @@ def test_a_shown_file_is_one_that_is_checked(page):
     shown = "# Title\n\n```{literalinclude} ../conftest.py\n:language: python\n```\n"
     made = page(shown)
     assert "nothing checks conftest.py" in blocks.problems([made])[0][0].reason
+
+
+def test_a_command_that_a_deployed_file_tells_its_reader_is_checked(tmp_path):
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "x.yaml").write_text(
+        "# How to use it.\n#\n#   kubectl aply \\\n#     --filename x.yaml\na: 1\n"
+    )
+    found, _ = blocks.problems([], tmp_path)
+    assert [(p.path, p.line) for p in found] == [("deploy/x.yaml", 3)] and 'command "aply"' in found[0].reason
+
+
+# Inline code.
+
+
+def test_every_inline_span_of_the_course_names_what_exists(hold, covered):
+    found, read = spans.of_course()
+    hold(found)
+    covered("inline code", f"{read} flags, metrics, commands and targets")
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        ("--max-num-sequences", "no program of the course has the flag --max-num-sequences"),
+        ("--max-num-seqs=many", "vLLM refuses it.*many"),
+        ("--dtype fp15", "vLLM refuses it.*fp15"),
+        ("vllm:requests_handled_total", "no metric of the engine.*vllm:request_success_total"),
+        ("vllm:handled_*", "no metric of the engine"),
+        ('vllm:num_requests_waiting{pods="a"}', "no label pods"),
+        ("rate(vllm:num_requests_running[5m])", "a gauge"),
+        ("make nosuch", "the Makefile has no target nosuch"),
+        ("make book && make nosuch", "the Makefile has no target nosuch"),
+        ("make test FRSH=1", "the Makefile has no variable FRSH"),
+        ("llminfra nosuch", "invalid choice: 'nosuch'"),
+        (".venv/bin/llminfra plan --modle m", "--modle"),
+        ("vllm srve", "vllm has no command srve"),
+        ("vllm serve --max-context", "vllm serve has no flag --max-context"),
+        ("vllm bench serv", "vllm bench has no serv"),
+        ("kubectl aply", "kubectl refuses"),
+        ("kubectl get pods -o jsn", "no output format jsn"),
+        ("helm instal", "helm refuses"),
+        ("docker run --gpu all", "docker run has no option --gpu"),
+        ("curl http://127.0.0.1:8000/metrcs", "the engine serves no /metrcs"),
+    ],
+)
+def test_a_span_that_names_what_does_not_exist_is_refused(span, words):
+    (reason,) = spans.reasons(span)
+    assert re.search(words, reason), reason
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        *("--max-num-seqs", "--max-num-seqs 16", "--max-num-seqs N", "--no-enable-prefix-caching", "--num-prompts"),
+        *("--speculative-config.method ngram", "--lora-modules name=path", "--no-deps", "--force", "--"),
+        *("vllm:*", "vllm:num_requests_*", "vllm:request_success", "vllm:request_success_total", "vllm/vllm-openai"),
+        *(
+            "make test FRESH=1",
+            "make book && make serve",
+            "makefile",
+            "llminfra plan",
+            "llminfra record 02",
+            "llminfra",
+        ),
+        *("vllm serve", "vllm bench serve", "kubectl apply", "kubectl rollout restart", "helm install", "docker run"),
+        "curl http://127.0.0.1:8000/metrics",
+    ],
+)
+def test_a_span_that_names_what_exists_or_nothing_passes(span):
+    assert spans.reasons(span) == []
+
+
+def test_a_span_is_found_on_its_line_and_not_in_code_or_roles(page):
+    text = """# Title
+
+Words and `make
+nosuch`, then ``--no-such``.
+
+- an item
+
+  ```text
+  `make fenced`
+  ```
+- `make listed`
+
+| a | b |
+| --- | --- |
+| `--no-a\\|b` | {term}`make role` |
+
+:::{note}
+On `make noted`.
+:::
+"""
+    found = spans.problems([page(text)])
+    said = [(p.line, p.reason.partition(":")[0]) for p in found]
+    assert said == [
+        (3, "`make nosuch`"),
+        (4, "`--no-such`"),
+        (11, "`make listed`"),
+        (15, "`--no-a|b`"),
+        (18, "`make noted`"),
+    ]
+
+
+def test_an_excuse_of_code_excuses_the_spans_below_it_and_is_needed(page):
+    assert not spans.problems([page("# Title\n\n% unchecked: what a reader may type by mistake\nNot `make nosuch`.\n")])
+    (problem,) = spans.problems([page("# Title\n\n% figure: our estimate\nNot `make nosuch`.\n")])
+    assert problem.line == 4
+    (problem,) = spans.problems([page("# Title\n\n% unchecked: for nothing\nBut `make book`.\n")])
+    assert "no inline code here needs its excuse" in problem.reason

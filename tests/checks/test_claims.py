@@ -80,7 +80,7 @@ jupytext:
 # Title
 
 ```{{code-cell}} ipython3
-from llminfra.lab import check
+from llminfra.notebook.lab import check
 rate = sum([1, 2])
 ```
 

@@ -217,6 +217,14 @@ def test_an_excuse_is_a_reason_in_the_line_above_and_excuses_something(judge):
     assert "no figure here needs its excuse" in found[0].reason
 
 
+def test_an_excuse_of_code_excuses_no_figure_and_both_may_stand_above(judge):
+    assert len(judge("% unchecked: not run here\nIt takes 900 users.")[0]) == 1
+    assert judge("% unchecked: not run here\n% figure: our estimate\nIt takes 900 users.") == ([], {"excused": 1})
+    assert judge("% figure: our estimate\n% unchecked: not run here\nIt takes 900 users.") == ([], {"excused": 1})
+    found, _ = judge("% figure: our estimate\n```json\n{}\n```")
+    assert [(p.line, "excuses nothing" in p.reason) for p in found] == [(4, True)]
+
+
 def test_a_citation_has_an_entry_and_an_entry_leads_somewhere(judge):
     found, _ = judge("As {cite}`known,gone` says.")
     assert [(p.line, p.reason) for p in found] == [(3, "book/references.bib has no gone")]

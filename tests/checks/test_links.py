@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import links as command
+import outside_links as command
 import pytest
 from checks import links
 

@@ -25,10 +25,10 @@ from llminfra.calc import tables
 
 home = Path(tables.__file__).parents[1]
 offer = tables.price("t4")  # reads data
-svg = import_module("llminfra.calc.svg")  # by name
+svg = import_module("llminfra.web.svg")  # by name
 none = list(home.parent.parent.joinpath("recordings").glob("*.json"))
 folders = sorted(path.name for path in home.joinpath("rag", "company").iterdir())
-done = subprocess.run([sys.executable, "-c", "import llminfra.calc.markup"], check=True)
+done = subprocess.run([sys.executable, "-c", "import llminfra.web.markup"], check=True)
 with tempfile.TemporaryDirectory() as folder:  # removed by descriptors: none of its names is the project's
     Path(folder, "a", "b").mkdir(parents=True)
 done = subprocess.run(["grep", "-q", "price", home / "rag" / "company" / "sales" / "price-list-2026.md"])

@@ -18,10 +18,10 @@ def test_a_fresh_twin_has_no_problem(project):
 
 def test_what_the_cells_and_their_processes_touched_is_recorded_and_nothing_else(project):
     files = set(stamp.read(project.chapter)["files"])
-    used = {"calc/tables.py", "calc/data/prices.json", "calc/svg.py", "calc/markup.py", "rag/company"}
+    used = {"calc/tables.py", "calc/data/prices.json", "web/svg.py", "web/markup.py", "rag/company"}
     assert {f"{SRC}/{name}" for name in used} <= files
     assert f"{SRC}/rag/company/sales/price-list-2026.md" in files, "a file that a program was told to read"
-    unused = {"lab.py", "calc/data/api_prices.json", "rag/chunk.py", "rag/company/hr", "calc", "."}
+    unused = {"notebook/lab.py", "calc/data/api_prices.json", "rag/chunk.py", "rag/company/hr", "calc", "."}
     assert not {f"{SRC}/{name}" for name in unused} & files
     assert {name for name in files if not name.startswith(SRC)} == {"recordings"}
 
@@ -31,7 +31,7 @@ def test_what_the_cells_and_their_processes_touched_is_recorded_and_nothing_else
     [
         ("calc/tables.py", "    if name not in _loaded:\n", "    if (\n        name not in _loaded  # once\n    ):\n"),
         ("calc/tables.py", '"""Return a data file, as it stands', '"""Give a data file as it is'),
-        ("calc/svg.py", "\n\n\n", "\n\n# A comment.\n\n\n\n"),
+        ("web/svg.py", "\n\n\n", "\n\n# A comment.\n\n\n\n"),
         ("calc/data/prices.json", "{", "{\n\n\n  "),
     ],
 )
@@ -44,8 +44,8 @@ def test_comments_docstrings_and_layout_make_nothing_stale(project, name, old, n
     ("name", "old", "new"),
     [
         ("calc/tables.py", "return _loaded[name]", "return dict(_loaded[name])"),
-        ("calc/svg.py", "def ", "changed = 1\n\n\ndef "),
-        ("calc/markup.py", "def ", "changed = 1\n\n\ndef "),
+        ("web/svg.py", "def ", "changed = 1\n\n\ndef "),
+        ("web/markup.py", "def ", "changed = 1\n\n\ndef "),
         ("calc/data/prices.json", '"read"', '"seen"'),
         ("rag/company/sales/price-list-2026.md", "#", "##"),
     ],
@@ -66,12 +66,12 @@ def test_a_file_that_came_into_a_listed_folder_or_went_is_named(project):
     (project.root / "recordings").mkdir()
     assert ["recordings has changed" in problem for problem in project.problems()] == [True], "it was not there before"
     (project.root / "recordings").rmdir()
-    project.path("calc/svg.py").unlink()
-    assert [f"{SRC}/calc/svg.py has changed" in problem for problem in project.problems()] == [True]
+    project.path("web/svg.py").unlink()
+    assert [f"{SRC}/web/svg.py has changed" in problem for problem in project.problems()] == [True]
 
 
 def test_what_no_cell_used_makes_nothing_stale(project):
-    project.edit("lab.py", "import", "changed = 1\nimport")
+    project.edit("notebook/lab.py", "import", "changed = 1\nimport")
     (project.path("calc") / "new.py").write_text("changed = 1\n")
     (project.root / "book" / "02-other.md").write_text("# Other\n")
     assert project.problems() == []
@@ -111,7 +111,7 @@ def test_words_comments_and_layout_reach_the_twin_without_executing(project, old
     assert twin.cells[2].outputs[0].text == "42\n" and project.problems() == []
     assert not execute.write(execute.with_prose(project.chapter), project.twin)
     project.edit("book/01-tiny.md", "6 * 7", "6 * 8")
-    with pytest.raises(execute.TwinError, match="its code is not what was executed"):
+    with pytest.raises(execute.ChapterError, match="its code is not what was executed"):
         execute.with_prose(project.chapter)
 
 
@@ -191,7 +191,7 @@ def course(tmp_path):
 
 
 def test_a_stores_engine_makes_chapter_4_stale_and_no_other(course):
-    assert course("rag/stores/postgres.py", "def ", "changed = 1\n\n\ndef ") == {"04"}
+    assert course("stores/postgres.py", "def ", "changed = 1\n\n\ndef ") == {"04"}
 
 
 def test_a_cards_price_makes_exactly_the_chapters_stale_that_read_it(course):
@@ -206,5 +206,5 @@ def test_a_cards_price_makes_exactly_the_chapters_stale_that_read_it(course):
 
 
 def test_comments_of_the_course_make_nothing_stale(course):
-    for name in ("lab.py", "models.py", "calc/tables.py", "engine/server.py", "rag/service.py"):
+    for name in ("notebook/lab.py", "models.py", "calc/tables.py", "engine/server.py", "rag/service.py"):
         assert course(name, '"""', '# Changed.\n\n"""') == set(), name

@@ -13,7 +13,7 @@ from llminfra.notebook import execute, stamp
 from llminfra.notebook.chapter import (
     ROOT,
     Cell,
-    TwinError,
+    ChapterError,
     chapters,
     code_cells,
     strict_share,
@@ -34,7 +34,7 @@ def test_executing_twice_gives_the_same_bytes(project):
 def test_a_file_that_is_changed_while_it_is_used_is_said(project):
     project.edit("book/01-tiny.md", "print(6 * 7)", "Path(tables.__file__).touch()\nprint(6 * 7)")
     with pytest.raises(
-        TwinError, match=r"src/llminfra/calc/tables\.py was changed while the chapter ran; run it again"
+        ChapterError, match=r"src/llminfra/calc/tables\.py was changed while the chapter ran; run it again"
     ):
         project.execute()
 
@@ -80,12 +80,12 @@ def test_nbval_fails_when_a_strict_output_differs(project):
 )
 def test_a_cell_that_should_not_reach_a_page_is_named(project, code, says):
     project.edit("book/01-tiny.md", "print(6 * 7)", code)
-    with pytest.raises(TwinError, match=says):
+    with pytest.raises(ChapterError, match=says):
         project.execute()
 
 
 def cells(*specs):
-    return [Cell(i, i, source, tuple(tags.split())) for i, (source, tags) in enumerate(specs, 1)]
+    return [Cell(i, i, i + 1, source, tuple(tags.split())) for i, (source, tags) in enumerate(specs, 1)]
 
 
 def test_a_measured_cell_needs_both_tags_and_a_check_after_it():

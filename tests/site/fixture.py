@@ -182,6 +182,11 @@ def links(number):
     )
 
 
+def description(chapter):
+    """Return what a chapter's page says of itself, with marks that HTML gives a meaning."""
+    return f'A page of the fixture site on "{chapter["title"].lower()}" & <all> that a chapter holds.'
+
+
 def chapter_page(number, name, chapter):
     """Return a chapter as MyST: prose, figure, formula, table, code, a note, a folded question, and links."""
     head, *rows = ["| " + " | ".join(map(str, row)) + " |" for row in chapter["table"]]
@@ -192,9 +197,7 @@ def chapter_page(number, name, chapter):
         f"$$\n{chapter['formula']}\n$$\n\n{table}",
         f"```{{code-block}} {language}\n{code}```",
     ]
-    parts = [
-        f"---\ndescription: A page of the fixture site about {chapter['title'].lower()}, with all that a chapter holds.\n---"
-    ]
+    parts = [f"---\ndescription: '{description(chapter)}'\n---"]
     parts += [f"# {chapter['title']}", "What does it cost, and what does it save? Guess before you read."]
     for (heading, prose), extra in zip(chapter["sections"].items(), between, strict=True):
         parts += [f"## {heading}", prose, extra]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import serve
-from checks import blocks, claims, figures, gates, links
+from checks import blocks, claims, figures, gates, links, spans, state
 from test_search import COURSE, opened, wrong
 
 from llminfra.notebook import stamp
@@ -17,10 +17,21 @@ from llminfra.notebook.chapter import ROOT
 pytestmark = pytest.mark.heavy
 
 CHAPTER, PAGE, START = "book/02-vllm-deployment.md", "book/prerequisites.md", "book/course-map.md"
+COMMANDS = """docker run --gpus all vllm/vllm-openai:v0.32.0 model --max-context 4096
+curl http://127.0.0.1:8000/v1/chat/completions --json '{"model": "m", "mesages": []}'
+curl http://127.0.0.1:8000/v1/completions --json '{"model": "m", "prompt": "one",}'
+kubectl aply --filename vllm.yaml
+helm instal stack charts/stack
+"""
 # Prose only, so that the twin still speaks for the chapter: file, what stands there, what is put there.
 PLANTED = [
     (CHAPTER, "--max-model-len 1024 --max-num-seqs 16", "--max-model-length 1024 --max-num-seqs 16"),
     (CHAPTER, "rate(vllm:num_preemptions_total[5m])", "rate(vllm:preemptions_total[5m])"),
+    (CHAPTER, "rate(vllm:prefix_cache_hits_total[5m]) /", "rate(vllm:kv_cache_usage_perc[5m]) /"),
+    (CHAPTER, "`--max-num-queued-reqs`", "`--max-num-queued-requests`"),
+    ("deploy/kubernetes/vllm-t4.yaml", 'nvidia.com/gpu: "1"', 'nvidia.com/gpus: "1"'),
+    ("README.md", "The other four", "The other five"),
+    ("README.md", "`make help` lists", f"```bash\n{COMMANDS}```\n\n`make help` lists"),
     ("deploy/kubernetes/vllm.yaml", "terminationGracePeriodSeconds:", "terminationGraceSeconds:"),
     ("README.md", "make book     #", "make site     #"),
     (START, "## Exercises\n", "Users leave after 3.5 seconds.\n\n## Exercises\n"),
@@ -39,6 +50,15 @@ PLANTED = [
 SAID = {
     "an invented flag": r"02-vllm-deployment\.md:\d+: the installed vLLM refuses .*--max-model-length",
     "a metric that does not exist": r"02-vllm-deployment\.md:\d+: no metric vllm:preemptions_total .*did you mean",
+    "a rate of a gauge": r"02-vllm-deployment\.md:\d+: rate of vllm:kv_cache_usage_perc\[5m\], a gauge",
+    "a flag in inline code": r"02-vllm-deployment\.md:\d+: `--max-num-queued-requests`: no program of the course",
+    "a resource": r"deploy/kubernetes/vllm-t4\.yaml:\d+: no node offers a resource nvidia\.com/gpus",
+    "a false count": r"README\.md:\d+: “The other five.* it is \d",
+    "a flag behind an image": r"README\.md:\d+: the installed vLLM refuses `vllm serve model --max-context",
+    "a field of a request": r"README\.md:\d+: the engine has no field mesages",
+    "a comma too many": r"README\.md:\d+: the body of curl is no JSON",
+    "a command of kubectl": r"README\.md:\d+: kubectl refuses .*aply",
+    "a command of helm": r"README\.md:\d+: helm refuses .*instal",
     "a misspelt field": r"deploy/kubernetes/vllm\.yaml:\d+: Kubernetes .* refuses Deployment.*terminationGraceSeconds",
     "a missing target": r"README\.md:\d+: `make site`: the Makefile has no target site",
     "a figure without source": r"course-map\.md:\d+: .*3\.5 seconds",
@@ -71,7 +91,12 @@ def course(tmp_path_factory):
 @pytest.fixture(scope="module")
 def said(course, chromium):
     """All that the checks say of it, a line each."""
-    found = [*blocks.of_course(course)[0], *figures.of_course(course)[0]]
+    found = [
+        *blocks.of_course(course)[0],
+        *spans.of_course(course)[0],
+        *figures.of_course(course)[0],
+        *state.problems(course),
+    ]
     book = str(Path(sys.executable).with_name("jupyter-book"))
     command = [book, "build", ".", "--quiet"]
     done = subprocess.run(command, cwd=course, capture_output=True, text=True, check=False, timeout=600)

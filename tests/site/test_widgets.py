@@ -10,7 +10,7 @@ import fixture
 import pytest
 from checks import gates
 
-from llminfra.calc import widgets
+from llminfra.web import widgets
 
 pytestmark = pytest.mark.heavy
 
@@ -213,6 +213,28 @@ def test_what_cannot_load_is_said_and_tried_again(chromium, ten_pages):
         assert not root.get_by_role("alert").is_visible()
 
 
+def test_a_computation_that_breaks_is_said_and_the_last_result_stays(chromium, ten_pages):
+    bundle = json.loads((fixture.built() / "_static" / "calc.json").read_text(encoding="utf-8"))
+    source, call = bundle["llminfra/web/widgets.py"], "call = json.loads(asked)\n"
+    assert call in source
+    bundle["llminfra/web/widgets.py"] = source.replace(call, f"{call}    1 / (call['values']['users'] != '13')\n")
+    with chromium.new_context() as context:
+        page, broke = context.new_page(), []
+        page.on("pageerror", lambda error: broke.append(str(error)))
+        context.route("**/calc.json", lambda route: route.fulfill(json=bundle))
+        page.goto(f"{ten_pages}/book/{PAGES['planner']}.html")
+        root = ready(page, "planner")
+        before, alert, users = root.evaluate(HTML), root.get_by_role("alert"), root.locator("[name=users]")
+        users.fill("13")
+        alert.wait_for()
+        assert alert.inner_text().startswith("This widget failed to compute a result for these values: change one")
+        assert root.evaluate(HTML) == before and users.get_attribute("aria-invalid") == "true"
+        assert len(broke) == 1 and "ZeroDivisionError" in broke[0]
+        users.fill("14")
+        alert.wait_for(state="hidden")
+        assert root.locator(SUMMARY).inner_text().startswith("14 users")
+
+
 def test_on_paper_a_widget_is_its_values_and_its_result(chromium, ten_pages):
     with opened(chromium, ten_pages, "planner") as page:
         page.emulate_media(media="print")
@@ -257,4 +279,4 @@ def test_the_page_holds_its_values_as_data(ten_pages):
     second = re.search(r'<select id="planner-2-model".*?</select>', page, re.S)[0]
     assert re.search(r'value="Llama-3-8B" selected', second)
     bundle = json.loads((fixture.built() / "_static" / "calc.json").read_text(encoding="utf-8"))
-    assert "llminfra/calc/widgets.py" in bundle
+    assert "llminfra/web/widgets.py" in bundle

@@ -20,3 +20,12 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line else self.path
         return f"{where}: {self.reason}"
+
+
+# What is wrong with a text: (line from 1, or 0 where unknown; reason).
+Faults = list[tuple[int, str]]
+
+
+def line_of(text: str, name: str) -> int:
+    """Return the first line of a text that holds a name, or 0."""
+    return next((number for number, line in enumerate(text.splitlines(), 1) if name and name in line), 0)

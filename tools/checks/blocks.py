@@ -5,10 +5,11 @@ One that cannot be says why in the line above it: `% unchecked: reason` (in READ
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
-from checks import Problem, formats, python, source
+from checks import Problem, formats, python, shell, source
 from checks.source import ROOT, Block, Page
 
 PYTHON = ("python", "py", "python3", "ipython3", "pycon")
@@ -29,7 +30,7 @@ def problems(pages: list[Page], root: Path = ROOT) -> tuple[list[Problem], Table
             kind = _kind(block)
             if not kind:
                 continue
-            if block.excuse:
+            if block.excuses.get("unchecked"):
                 table[kind, "excused"] += 1
                 continue
             if block.directive == "code-cell":
@@ -49,10 +50,17 @@ def problems(pages: list[Page], root: Path = ROOT) -> tuple[list[Problem], Table
     for path in formats.deployed(root):
         check = formats.of_file(path)
         assert check is not None
-        name = path.relative_to(root).as_posix()
-        found += [Problem(name, line, reason) for line, reason in check(path.read_text(encoding="utf-8"))]
+        name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+        found += [Problem(name, line, reason) for line, reason in check(text)]
+        found += [Problem(name, line, f"in a comment: {reason}") for line, reason in shell.problems(_told(text), root)]
         table["file of deploy/", "checked"] += 1
     return sorted(found + python.problems(snippets, root)), table
+
+
+def _told(text: str) -> str:
+    """Return the commands that a file's comments tell its reader to run: their lines are indented; all others become empty."""
+    told = (re.match(r"#   (.*)", line) for line in text.splitlines())
+    return "\n".join(line[1] if line else "" for line in told) + "\n"
 
 
 def _kind(block: Block) -> str:

@@ -7,7 +7,6 @@ to nothing else, and the forms that are true whatever they hold.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def problems(chapter: Path, root: Path = ROOT) -> list[Problem]:
     trees = {cell.number: ast.parse(as_python(cell.source)) for cell in cells}
     fixed = _fixed_names(list(trees.values()))
     for cell in cells:
-        body = cell.line + _lines_before_code(chapter, cell.line)
+        body = cell.code_line
         for call in check_calls(trees[cell.number]):
             reason = idle(call, fixed)
             if reason:
@@ -47,17 +46,6 @@ def problems(chapter: Path, root: Path = ROOT) -> list[Problem]:
                     for call in swallowed
                 ]
     return sorted(found)
-
-
-def _lines_before_code(chapter: Path, fence: int) -> int:
-    """Return how many lines stand between a cell's fence and its code, the fence counted: options are not code."""
-    lines = chapter.read_text(encoding="utf-8").splitlines()[fence:]
-    count = 0
-    if lines[0].strip() == "---":
-        count = next(number for number, line in enumerate(lines[1:], 2) if line.strip() == "---")
-    while re.match(r":[\w-]+:", lines[count]) or not lines[count].strip():
-        count += 1
-    return count + 1
 
 
 def check_calls(tree: ast.AST) -> Iterator[ast.Call]:

@@ -123,6 +123,39 @@ def check_bench_args(args: list[str]) -> argparse.Namespace:
     return parsers[args[0]].parse_args(args[1:])
 
 
+# What follows `vllm`; of these, `serve` and `bench` have their options judged.
+COMMANDS = {
+    *("serve", "bench", "chat", "complete", "run-batch", "collect-env", "launch", "download-kernels", "preload"),
+    "snapshot",
+}
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Return the long options of a parser and of its subcommands."""
+    found = {option for option in parser._option_string_actions if option.startswith("--")}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {option for command in action.choices.values() for option in options_of(command)}
+    return found
+
+
+@functools.cache
+def serve_options() -> set[str]:
+    """Return the long options of `vllm serve`."""
+    return options_of(_serve_parser())
+
+
+def benchmarks() -> set[str]:
+    """Return the names of what `vllm bench` runs."""
+    return set(_bench_parsers())
+
+
+@functools.cache
+def bench_options() -> set[str]:
+    """Return the long options of every `vllm bench`."""
+    return {option for parser in _bench_parsers().values() for option in options_of(parser)}
+
+
 API_SERVER = "vllm.entrypoints.openai.api_server"
 
 

@@ -35,7 +35,8 @@ from pybtex.database import BibliographyData, parse_file
 
 from checks import Problem, quantities
 from checks.quantities import Figure
-from checks.source import ROOT, Block, Page, Passage, read, sources
+from checks.source import ROOT, VERBATIM, Block, Page, Passage, read, sources
+from llminfra.notebook.chapter import as_python
 
 BIBLIOGRAPHY = "book/references.bib"
 DATA = ROOT / "src" / "llminfra" / "calc" / "data"
@@ -123,7 +124,10 @@ def _page(page: Page, keys: set[str], root: Path, table: Table) -> Iterator[Prob
     previous: Passage | None = None
     given = False
     for at, item in enumerate(page.items):
+        excuse = item.excuses.get("figure", "")
         if isinstance(item, Block):
+            if excuse and item.directive in VERBATIM | {""}:
+                yield Problem(page.path, item.line, f"code has no figures to excuse: “{excuse}” excuses nothing")
             previous = None if item.directive in ("", "code-cell", "literalinclude") else previous
             continue
         unknown = {key.strip() for keys_ in CITED.findall(item.text) for key in keys_.split(",")} - keys
@@ -139,7 +143,7 @@ def _page(page: Page, keys: set[str], root: Path, table: Table) -> Iterator[Prob
                 kind = "" if reason else "own" if exercise else _kind(figure, reach.text, sourced, sections[at])
                 if kind == "sourced":
                     sections[at].sourced |= set(figure.values)
-                if not kind and item.excuse:
+                if not kind and excuse:
                     kind = "excused"
                     excused += 1
                 if kind:
@@ -147,8 +151,8 @@ def _page(page: Page, keys: set[str], root: Path, table: Table) -> Iterator[Prob
                     continue
                 line = reach.line + reach.text[: figure.start].count("\n")
                 yield Problem(page.path, line, reason or f"“{figure.words}” has no source in reach: {ADVICE}")
-        if item.excuse and not excused and item.kind != "title":
-            yield Problem(page.path, item.line, f"no figure here needs its excuse, “{item.excuse}”")
+        if excuse and not excused and item.kind != "title":
+            yield Problem(page.path, item.line, f"no figure here needs its excuse, “{excuse}”")
         previous = item
 
 
@@ -182,7 +186,7 @@ def _numbers(code: str) -> tuple[set[float], set[float]]:
     numbers = {float(found.replace(",", "")) for found in re.findall(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?", code)}
     checked: set[float] = set()
     try:
-        tree = ast.parse(re.sub(r"^%.*$", "", code, flags=re.MULTILINE))
+        tree = ast.parse(as_python(code))
     except SyntaxError:
         return numbers, checked
     for node in ast.walk(tree):

@@ -5,7 +5,6 @@ Each function takes the text and returns what is wrong with it: (line from 1, or
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import re
@@ -13,22 +12,14 @@ import shlex
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from checks import promql, shell
+from checks import Faults, containers, kubernetes, line_of, promql, shell
 from checks.source import ROOT
-
-KUBERNETES = "1.37"
-# Where the schemas of custom resources ship: the group of an apiVersion, and the package of models of its versions.
-CUSTOM = {
-    "monitoring.coreos.com": "cloudcoil.models.prometheus_operator",
-    "keda.sh": "cloudcoil.models.keda",
-}
-Faults = list[tuple[int, str]]
 
 
 def json_text(text: str) -> Faults:
@@ -62,99 +53,28 @@ def yaml_text(text: str) -> Faults:
         if not isinstance(document, dict):
             continue
         if "apiVersion" in document and "kind" in document:
-            found += _kubernetes(document, text)
+            found += kubernetes.problems(document, text)
+            if document["kind"] == "PrometheusRule" and "spec" in document:
+                found += rules(document["spec"], text)
         elif set(document) == {"groups"}:
             found += rules(document, text)
         elif "scrape_configs" in document:
             found += _promtool("config", text)
-        for words in _command_lines(document):
-            found += [(_line(text, _blamed(words, reason)), reason) for reason in shell.command_problems(words)]
+        for words, place in containers.command_lines(document):
+            reasons = shell.command_problems(words)
+            found += [(line_of(text, _blamed(words, reason, place)), reason) for reason in reasons]
     return found
 
 
-def _line(text: str, name: str) -> int:
-    """Return the first line that holds a name, or 0."""
-    return next((number for number, line in enumerate(text.splitlines(), 1) if name and name in line), 0)
-
-
-def _blamed(words: list[str], reason: str) -> str:
-    """Return the word of a command line that the engine's own message names, or the first."""
+def _blamed(words: list[str], reason: str, place: str) -> str:
+    """Return the word of a command line that the engine's own message names, or the one that tells its place."""
     said = reason.partition("…`: ")[2]
-    return next((str(word) for word in words[1:] if str(word).partition("=")[0].strip("-") in said), str(words[0]))
-
-
-def _kubernetes(document: dict[str, Any], text: str) -> Faults:
-    group = document["apiVersion"].rpartition("/")[0]
-    if group in CUSTOM:
-        found = _custom(document, text)
-        if document["kind"] == "PrometheusRule":
-            found += rules(document["spec"], text)
-        return found
-    import kubernetes_validate
-
-    try:
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        at = ".".join(str(part) for part in error.path)
-        name = re.search(r"'([^']+)' was unexpected", error.message)
-        line = _line(text, name.group(1) + ":") if name else _line(text, str(error.path[-1])) if error.path else 0
-        return [(line, f"Kubernetes {KUBERNETES} refuses {document['kind']}: {at}: {error.message}")]
-    except kubernetes_validate.SchemaNotFoundError:
-        return [
-            (
-                _line(text, document["kind"]),
-                f"no schema of {document['apiVersion']} {document['kind']}: add its package to CUSTOM in tools/checks/formats.py, or say why it is unchecked",
-            )
-        ]
-    return []
-
-
-def _custom(document: dict[str, Any], text: str) -> Faults:
-    from pydantic import ValidationError
-
-    group, _, version = document["apiVersion"].rpartition("/")
-    name = f"{document['apiVersion']} {document['kind']}"
-    try:
-        model = getattr(importlib.import_module(f"{CUSTOM[group]}.{version}"), document["kind"])
-    except (ImportError, AttributeError):
-        return [(_line(text, document["kind"]), f"{CUSTOM[group]} has no {name}")]
-    try:
-        kept = model.model_validate(document).model_dump(mode="json", by_alias=True, exclude_unset=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return [(_line(text, str(first["loc"][-1])), f"{name}: {where}: {first['msg']}")]
-    return [(_line(text, f"{key}:"), f"{name} has no field {path}") for path, key in _dropped(document, kept)]
-
-
-def _dropped(given: Any, kept: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (path, key) of each field that a schema did not keep: pydantic ignores what it does not know."""
-    if isinstance(given, dict) and isinstance(kept, dict):
-        for key, value in given.items():
-            path = f"{at}.{key}".strip(".")
-            if key not in kept:
-                yield path, key
-            else:
-                yield from _dropped(value, kept[key], path)
-    elif isinstance(given, list) and isinstance(kept, list):
-        for number, (mine, other) in enumerate(zip(given, kept, strict=False)):
-            yield from _dropped(mine, other, f"{at}[{number}]")
-
-
-def _command_lines(part: Any) -> Iterator[list[str]]:
-    """Yield the command lines of containers, wherever they stand in a document."""
-    if isinstance(part, dict):
-        command, args = part.get("command"), part.get("args")
-        words = [*(command if isinstance(command, list) else []), *(args if isinstance(args, list) else [])]
-        if words:
-            yield words
-        elif isinstance(command, str):
-            yield shlex.split(command)
-        for value in part.values():
-            yield from _command_lines(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _command_lines(value)
+    for word in map(str, words[1:]):
+        option = word.partition("=")[0]
+        spelt = "|".join(map(re.escape, {option, option.strip("-").replace("-", "_")}))
+        if option.startswith("--") and re.search(rf"(?<![\w-])(?:{spelt})(?![\w-])", said):
+            return word
+    return place
 
 
 def rules(document: dict[str, Any], text: str) -> Faults:
@@ -164,7 +84,7 @@ def rules(document: dict[str, Any], text: str) -> Faults:
         for rule in group.get("rules", []):
             known = {other["record"] for other in group["rules"] if "record" in other}
             found += [
-                (_line(text, rule["expr"].splitlines()[0]), reason) for reason in promql.problems(rule["expr"], known)
+                (line_of(text, rule["expr"].splitlines()[0]), reason) for reason in promql.problems(rule["expr"], known)
             ]
     return found
 
@@ -221,11 +141,11 @@ def unit(text: str) -> Faults:
     except ValueError as error:
         return [(0, f"systemd: {error}")]
     said = systemd_says(text)
-    found: Faults = [(_line(text, _key(line)), f"systemd: {line}") for line in said.splitlines()]
+    found: Faults = [(line_of(text, _key(line)), f"systemd: {line}") for line in said.splitlines()]
     for key, value in sections.get("Service", []):
         if key == "ExecStart":
             found += [
-                (_line(text, key), reason) for reason in shell.command_problems(shlex.split(value.lstrip("-@:+!")))
+                (line_of(text, key), reason) for reason in shell.command_problems(shlex.split(value.lstrip("-@:+!")))
             ]
     return found
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Response, Route
 from checks import Problem
 
 AXE = Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
-WIDE, NARROW = 1280, 320
+WIDE, NARROW = 1400, 320
 MAX_BYTES, MAX_BYTES_WITH_FIGURES, MAX_REQUESTS = 180_000, 300_000, 15
 # What widgets load once they are in sight has a budget of its own, besides the page's.
 WIDGETS, MAX_WIDGET_BYTES, MAX_WIDGET_REQUESTS = r"/_static/(widget\.mjs|micropython\.\w+|calc\.json)$", 300_000, 5

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from checks import Problem
 from checks.source import ROOT
+from llminfra.notebook.chapter import as_python
 
 # What makes a line false; the rest of a type checker's opinions is none of a page's business.
 RULES = (
@@ -47,7 +48,7 @@ def problems(snippets: list[Snippet], root: Path = ROOT) -> list[Problem]:
         return sorted(found)
     with tempfile.TemporaryDirectory() as folder:
         for number, snippet in enumerate(snippets):
-            code = plain(snippet.before) + plain(snippet.code)
+            code = as_python(snippet.before) + as_python(snippet.code)
             (Path(folder) / f"block_{number}.py").write_text(code, encoding="utf-8")
         settings = {
             "include": ["."],
@@ -72,12 +73,7 @@ def problems(snippets: list[Snippet], root: Path = ROOT) -> list[Problem]:
 def _refused(snippet: Snippet) -> Problem | None:
     """Return why a snippet is no Python."""
     try:
-        compile(plain(snippet.code), snippet.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+        compile(as_python(snippet.code), snippet.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
     except SyntaxError as error:
         return Problem(snippet.path, snippet.line + (error.lineno or 1) - 1, f"no Python: {error.msg}")
     return None
-
-
-def plain(code: str) -> str:
-    """Return a cell's code with its magics blanked out and top-level `await` as IPython takes it; lines stay lines."""
-    return re.sub(r"^\s*[%!].*$", "", code, flags=re.M)

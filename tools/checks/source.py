@@ -1,6 +1,8 @@
 """A source page as what stands in it: fenced blocks and passages of prose, in order, with their lines.
 
-Parsed by MyST's own parser, into the bodies of directives too, so that a block in a dropdown in a tab is found.
+Parsed by MyST's own parser, into the bodies of directives too, so that a block in a dropdown in a tab is found. A comment above
+one excuses it from a check, and from that one alone: `% unchecked: reason` from the checks of code, `% figure: reason` from
+the check of figures.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Directives whose body is no Markdown. The build, with warnings as errors, reads all but the code in them.
 VERBATIM = {"code-cell", "code-block", "code", "literalinclude", "raw", "math", "bibliography", "chapter-header"}
+EXCUSE = re.compile(r"^\s*(?:<!--)?\s*(unchecked|figure): +(\S.*?)\s*(?:-->)?\s*$", re.M)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Block:
     options: dict[str, Any]
     body: str
     body_line: int
-    excuse: str = ""
+    excuses: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Passage:
     kind: str
     text: str
     inside: tuple[str, ...] = ()
-    excuse: str = ""
+    excuses: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,31 +95,46 @@ def read(path: Path, root: Path = ROOT) -> Page:
     return page
 
 
+def spans(passage: Passage) -> list[tuple[int, str]]:
+    """Return the inline code of a passage, with its line in the page; roles and blocks inside of a list are none."""
+    at, found = 0, []
+    for token in _parser().parse(passage.text):
+        for child in token.children or []:
+            if child.type == "code_inline":
+                words = child.content.split()
+                spelt = r"\s+".join(re.escape(word).replace(r"\|", r"\\?\|") for word in words)
+                place = re.compile(rf"(?<!`)`+\s*{spelt}\s*`+(?!`)").search(passage.text, at)
+                at = place.end() if place else at
+                line = passage.line + passage.text[: place.start() if place else at].count("\n")
+                found.append((line, " ".join(words)))
+    return found
+
+
 def _items(text: str, path: str, first: int, inside: tuple[str, ...]) -> Iterator[Block | Passage]:
     """Yield what stands in Markdown whose first line is line `first` of the page."""
     lines = text.splitlines()
-    excuse = ""
+    excuses: dict[str, str] = {}
     skip_to = -1
     for token in _parser().parse(text):
         if token.map is None or token.map[0] < skip_to:
             continue
         start, end = token.map
         if token.type in ("myst_line_comment", "html_block"):
-            found = re.match(r"\s*(?:<!--)?\s*(?:unchecked|figure):\s*(.+?)\s*(?:-->)?\s*$", token.content, re.S)
-            excuse = found.group(1) if found else ""
+            comment = token.type == "myst_line_comment" or token.content.lstrip().startswith("<!--")
+            excuses = {**excuses, **dict(EXCUSE.findall(token.content))} if comment else {}
             continue
         if token.type in ("fence", "colon_fence"):
-            yield from _fence(token, path, first, inside, excuse)
+            yield from _fence(token, path, first, inside, excuses)
         elif token.level == 0 and token.type in PASSAGES:
             source = "\n".join(lines[start:end])
-            yield Passage(path, first + start, PASSAGES[token.type], source, inside, excuse)
+            yield Passage(path, first + start, PASSAGES[token.type], source, inside, excuses)
             if any(fence in source for fence in ("```", ":::", "~~~")):
-                excuse = ""
+                excuses = {}
                 continue  # a list that holds blocks: its tokens follow
             skip_to = end
         else:
             continue
-        excuse = ""
+        excuses = {}
 
 
 PASSAGES = {
@@ -130,7 +148,9 @@ PASSAGES = {
 }
 
 
-def _fence(token: Token, path: str, first: int, inside: tuple[str, ...], excuse: str) -> Iterator[Block | Passage]:
+def _fence(
+    token: Token, path: str, first: int, inside: tuple[str, ...], excuses: dict[str, str]
+) -> Iterator[Block | Passage]:
     assert token.map is not None
     info = token.info.strip()
     named = re.match(r"\{([^}]+)\}\s*(.*)", info, re.S)
@@ -143,9 +163,9 @@ def _fence(token: Token, path: str, first: int, inside: tuple[str, ...], excuse:
         language = str(options.get("language", ""))
     line = first + token.map[0]
     body_line = line + 1 + offset
-    yield Block(path, line, language, directive, argument, options, body, body_line, excuse)
+    yield Block(path, line, language, directive, argument, options, body, body_line, excuses)
     if directive and directive not in VERBATIM:
-        title = Passage(path, line, "title", argument, (*inside, directive), excuse)
+        title = Passage(path, line, "title", argument, (*inside, directive), excuses)
         if argument and directive not in ("figure", "image", "include"):
             yield title
         yield from _items(body, path, body_line, (*inside, directive))

@@ -25,7 +25,8 @@ def plan(
       tokens_per_s: output of all replicas, their prefills counted: users x output / (output x itl + batch x prefill);
     - usd_per_hour (of all GPUs, at the lowest complete and verified on-demand price per GPU, or else the lowest one),
       usd_per_million_output_tokens (always busy), provider, price_read, unverified (what of GPU and price no primary
-      source confirms).
+      source confirms). A GPU record of the caller's own has the price that it holds as usd_per_gpu_hour; without one
+      these are None.
 
     Where it does not fit, replicas and gpus are 0 and what follows from them is None. Speeds are the roofline's with the
     efficiencies of `tables.assumption`. Raises ValueError for what cannot be: an unknown name, a precision that the GPU
@@ -72,12 +73,18 @@ def plan(
     itl_s = roofline.decode_step_s(m, g, precision, batch, prompt + output_tokens // 2, **settings)["seconds"]
     tokens_per_s = users * output_tokens / (output_tokens * itl_s + batch * ttft_s)
     result.update({"batch": batch, "ttft_s": ttft_s, "itl_s": itl_s, "tokens_per_s": tokens_per_s})
-    result["usd_per_hour"] = result["gpus"] * result.pop("usd_per_gpu_hour")
-    result["usd_per_million_output_tokens"] = cost.usd_per_million_tokens(result["usd_per_hour"], tokens_per_s)
+    each = result.pop("usd_per_gpu_hour")
+    result["usd_per_hour"] = result["gpus"] * each if each else None
+    million = cost.usd_per_million_tokens(result["usd_per_hour"], tokens_per_s) if each else None
+    result["usd_per_million_output_tokens"] = million
     return result
 
 
 def _price(g: dict) -> dict:
+    if g["name"] not in tables.gpus() or "usd_per_gpu_hour" in g:  # a record of the caller's own
+        own = {"usd_per_gpu_hour": g.get("usd_per_gpu_hour"), "provider": None, "price_read": None}
+        own["unverified"] = sorted(g.get("unverified", []))
+        return own
     found = tables.prices(g["name"])
     sound = [row for row in found if not row["partial"] and not row["unverified"]]
     row = (sound or found)[0]
@@ -96,18 +103,33 @@ def _missing(divided: dict, m: dict, g: dict, precision: str, context_tokens: in
         said = f"its weights take {weights:.1f} GiB, and a GPU has {budget:.1f} to give"
     else:
         said = f"beside {weights:.1f} GiB of weights, {budget:.1f} GiB leave too little cache for one such request"
+    widest = given
     for more in (2, 4, 8):
-        shared = more > given and m["heads"] % more == 0
-        if shared and memory.plan(m, g, precision, context_tokens, kv_precision=kv, tensor_parallel=more)["fits"]:
+        if more <= given:
+            continue
+        try:
+            fits = memory.fits(m, g, precision, context_tokens, kv_precision=kv, tensor_parallel=more)  # type: ignore[arg-type]
+        except ValueError:  # its heads cannot be divided so
+            continue
+        if fits:
             return f"{said}; over {more} GPUs it fits"
-    return f"{said}; nor does it fit over 8"
+        widest = more
+    return f"{said}; nor does it fit over {widest}" if widest > given else said
 
 
-def compare(model: "str | dict", precision: str, context_tokens: int, users: int, **settings) -> list:
-    """Return `plan` for every known GPU, from the smallest; where the precision is not multiplied, `why` says so."""
+def compare(
+    model: "str | dict", precision: str, context_tokens: int, users: int, planned: "dict | None" = None, **settings
+) -> list:
+    """Return `plan` for every known GPU, from the smallest; where the precision is not multiplied, `why` says so.
+
+    `planned` is a plan made already, with the same arguments: it stands for its GPU.
+    """
     m = tables.model(model)
     rows = []
     for name in tables.gpus():
+        if planned is not None and planned["gpu"] == name:
+            rows.append(planned)
+            continue
         try:
             rows.append(plan(m, name, precision, context_tokens, users, **settings))
         except ValueError as error:

@@ -50,9 +50,13 @@ def simulate(
     prefix caching, where places are shared), kv (pairs of seconds and share used, of the fullest replica), gaps (how many itl_s
     describes), largest_step_s, and requests: a tuple each of arrival_ns, start_ns, first_ns, finish_ns, prompt, output, preemptions and replica.
 
-    Raises ValueError for a setting that cannot be, or a request that no replica could ever hold.
+    Raises ValueError for a setting that cannot be, and for a request without a prompt or an output, or one that no replica
+    could ever hold.
     """
     tables.whole("replicas", replicas)
+    if prefill_replicas != 0:
+        tables.whole("prefill_replicas", prefill_replicas)
+    tables.not_negative("transfer_s_per_token", transfer_s_per_token)
     if routing not in ROUTINGS:
         raise tables.unknown("routing", routing, list(ROUTINGS))
     if not requests:
@@ -62,6 +66,10 @@ def simulate(
     pool = [replica.Replica(i, step_s, checked, role) for i in range(replicas)]
     entry = [replica.Replica(replicas + i, step_s, checked, "prefill") for i in range(prefill_replicas)] or pool
     every = pool if entry is pool else pool + entry
+    for number, request in enumerate(requests):
+        for what in ("prompt", "output"):
+            tables.whole(f"{what} of request {number}", getattr(request, what))
+        tables.not_negative(f"arrival_ns of request {number}", request.arrival_ns)
     sequences = [replica.Sequence(i, request) for i, request in enumerate(requests)]
     for sequence in sequences:
         if not pool[0].fits(sequence.request):

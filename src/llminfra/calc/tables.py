@@ -108,7 +108,8 @@ def _record(table: str, name: str) -> dict:
 
 
 def gpu(name: "str | dict") -> dict:
-    """Return a GPU's record; a record is returned as it is, so that a caller may bring a GPU of its own.
+    """Return a GPU's record; a record is returned as it is, so that a caller may bring a GPU of its own (and its price, as
+    usd_per_gpu_hour).
 
     Keys: name, title, memory_bytes (as sold), usable_bytes (what CUDA reports as total), bandwidth_bytes_per_s,
     rates (precision to dense operations per second; fp32 without tensor cores), link, link_bytes_per_s (to another GPU of

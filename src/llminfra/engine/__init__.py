@@ -1,6 +1,6 @@
 """Start, await, watch and stop a real vLLM: as a server, or as an object in this process."""
 
-from .errors import EngineError
+from ..errors import EngineError
 from .offline import offline
 from .server import Server, serve
 

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..errors import EngineError, nearest
 from . import settings
-from .errors import EngineError, explain, nearest, refuse_early, tidy
+from .diagnosis import explain, refuse_early, tidy
 
 
 @contextlib.contextmanager
@@ -23,14 +24,12 @@ def offline(model: str, **engine_args: Any) -> Iterator[Any]:
     Parameters are vLLM's engine arguments over the course's defaults (see `settings.offline_arguments`). What the engine
     writes while it starts does not reach the notebook. Raises EngineError with the engine's own reason if it refuses.
     """
-    os.environ.update(settings.environment())
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = settings.OFFLINE["VLLM_ENABLE_V1_MULTIPROCESSING"]
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", settings.OFFLINE["VLLM_LOGGING_LEVEL"])
-    given = settings.offline_arguments(engine_args, dict(os.environ))
-    if settings.profile() == "cpu":
-        given.setdefault("distributed_executor_backend", "uni")
-        refuse_early(model, os.environ, settings.kv_space_bytes(dict(os.environ)), given)
-    with tempfile.TemporaryDirectory(prefix="llminfra-", ignore_cleanup_errors=True) as folder:
+    model = os.path.expanduser(model)
+    with tempfile.TemporaryDirectory(prefix="llminfra-", ignore_cleanup_errors=True) as folder, _environment():
+        given = settings.offline_arguments(engine_args, dict(os.environ))
+        if settings.profile() == "cpu":
+            given.setdefault("distributed_executor_backend", "uni")
+            refuse_early(model, os.environ, settings.kv_space_bytes(dict(os.environ)), given)
         with _silence() as written, _temporary_files_in(folder):
             from vllm import LLM
 
@@ -50,6 +49,22 @@ def offline(model: str, **engine_args: Any) -> Iterator[Any]:
             # Names in a notebook may still hold the object: empty it, so that weights and cache go.
             llm.__dict__.clear()
             gc.collect()
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """Set the environment variables that an engine in this process needs, and put back what was there before."""
+    wanted = {**settings.environment(), **settings.OFFLINE}
+    wanted["VLLM_LOGGING_LEVEL"] = os.environ.get("VLLM_LOGGING_LEVEL", wanted["VLLM_LOGGING_LEVEL"])
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _refuse_unknown(given: dict[str, Any]) -> None:
@@ -89,6 +104,7 @@ def _silence() -> Iterator[Callable[[], str]]:
             with contextlib.redirect_stderr(_Devnull()):
                 yield written
         finally:
+            sys.stdout.flush()  # what was printed meanwhile may still wait in Python
             for number, copy in saved:
                 os.dup2(copy, number)
                 os.close(copy)

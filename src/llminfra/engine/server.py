@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,8 +15,10 @@ from typing import Any
 
 import httpx
 
-from . import guard, settings
-from .errors import EngineError, last_words, reason, refuse_early
+from ..errors import EngineError
+from ..process import Child, free_port, last_words
+from . import settings
+from .diagnosis import reason, refuse_early
 
 STOP_S = 10
 """How long a server may take to stop by itself, beyond its `shutdown_timeout`, before it is killed.
@@ -35,24 +35,20 @@ ASK = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connection
 class Server:
     """A running server: where it answers, what it is called there, its log and its metrics."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int, model: str, log_path: Path, stop_s: float = STOP_S):
-        self.process = process
+    def __init__(self, child: Child, port: int, model: str, stop_s: float = STOP_S):
+        self.child = child
         self.stop_s = stop_s
         self.port = port
         self.model = model
-        self.log_path = log_path
         self.url = f"http://127.0.0.1:{port}"
         self.base_url = f"{self.url}/v1"
-        assert process.stdout is not None
-        self.pid = int(process.stdout.readline() or 0)
+        self.pid = child.pid
         """The process id of the API server; 0 if it could not be started."""
         self._final_log: str | None = None
 
     def log(self) -> str:
         """Return all that the server has written so far."""
-        if self._final_log is not None:
-            return self._final_log
-        return self.log_path.read_text(encoding="utf-8", errors="replace")
+        return self.child.log() if self._final_log is None else self._final_log
 
     def metrics(self) -> dict[str, list[tuple[dict[str, str], float]]]:
         """Return what /metrics says: per sample name a list of labels and value. Raises httpx.HTTPError."""
@@ -78,34 +74,23 @@ class Server:
 
     def terminate(self) -> None:
         """Send SIGTERM to the API server, as systemd and Kubernetes do to stop it."""
-        if self.pid and self.running():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
+        self.child.send(signal.SIGTERM)
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Return the exit status once the server has ended, 128 + N after signal N. Raises TimeoutExpired."""
-        return self.process.wait(timeout_s)
+        return self.child.wait(timeout_s)
 
     def running(self) -> bool:
         """Return whether the server process is alive."""
-        return self.process.poll() is None
+        return self.child.running()
 
     def stop(self) -> None:
         """Stop the server and every process below it: SIGTERM, and SIGKILL if that takes too long (see STOP_S)."""
-        try:
-            self.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.wait(self.stop_s)
-        finally:
-            self.kill()
+        self.child.stop(self.stop_s)
 
     def kill(self) -> None:
         """End the server and every process below it at once."""
-        _release(self.process)
-        if self.process.returncode < 0 and self.pid:
-            # The guard itself was killed; the engine's processes share a group.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        self.child.kill()
 
 
 @contextlib.contextmanager
@@ -128,64 +113,36 @@ def serve(
     It is ready when it has answered a completion of one token, not when its port opens. It ends with the block, with
     Ctrl-C, and with this process, however that ends. Raises EngineError with the engine's own reason.
     """
+    model = os.path.expanduser(model)
     variables = {**settings.outside(os.environ), **settings.environment(), "PYTHONUNBUFFERED": "1", **(env or {})}
     given = settings.arguments({"served_model_name": Path(model).name, **engine_args})
     if settings.profile() == "cpu":
         refuse_early(model, variables, settings.kv_space_bytes(variables), given)
-    chosen = _port(port)
+    try:
+        chosen = free_port(port)
+    except OSError as error:
+        raise EngineError(f"port {port} on 127.0.0.1: {os.strerror(error.errno or 0)}; take another") from None
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
     command += ["--port", str(chosen), "--model", model, *_flags(given)]
     place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "/tmp"
     with tempfile.TemporaryDirectory(prefix="llminfra-", dir=place, ignore_cleanup_errors=True) as folder:
-        log_path = Path(folder) / "engine.log"
-        with open(log_path, "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-S", guard.__file__, str(os.getpid()), folder, *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=variables,
-                start_new_session=True,
-            )
+        child = Child(command, folder, Path(folder) / "engine.log", variables)
+        server = Server(child, chosen, _served_name(given), STOP_S + float(given.get("shutdown_timeout") or 0))
         try:
-            stop_s = STOP_S + float(given.get("shutdown_timeout") or 0)
-            server = Server(process, chosen, _served_name(given), log_path, stop_s)
             try:
-                try:
-                    _await(server, timeout_s)
-                except BaseException:
-                    server.kill()
-                    raise
-                yield server
-            finally:
-                server.stop()
-                server._final_log = server.log()
+                _await(server, timeout_s)
+            except BaseException:
+                server.kill()  # it has no requests to finish
+                raise
+            yield server
         finally:
-            _release(process)
-
-
-def _release(process: subprocess.Popen[str]) -> None:
-    """Let go of the guard, which then kills all that is left, and wait until it has."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.close()
-    process.wait()
-    process.stdout.close()
+            server.stop()
+            server._final_log = server.log()
 
 
 def _served_name(given: dict[str, Any]) -> str:
     name = given["served_model_name"]
     return str(name[0]) if isinstance(name, list | tuple) else str(name)
-
-
-def _port(wanted: int | None) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted or 0))
-        except OSError as error:
-            raise EngineError(f"port {wanted} on 127.0.0.1: {os.strerror(error.errno or 0)}; take another") from None
-        return int(probe.getsockname()[1])
 
 
 def _flags(given: dict[str, Any]) -> list[str]:
@@ -208,17 +165,14 @@ def _flags(given: dict[str, Any]) -> list[str]:
 
 def _await(server: Server, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if not server.running():
-            log, status = server.log(), server.process.returncode
-            raise EngineError(f"the engine stopped while starting (status {status}): {reason(log, status)}", log)
-        if _answers(server, deadline):
+    try:
+        if server.child.until(lambda: _answers(server, deadline), timeout_s, pause_s=0.2):
             return
-        time.sleep(0.2)
-    raise EngineError(
-        f"the engine did not answer within {timeout_s:g} s; raise timeout_s. Its last words: {last_words(server.log())}",
-        server.log(),
-    )
+    except TimeoutError:
+        said = f"the engine did not answer within {timeout_s:g} s; raise timeout_s. Its last words: {last_words(server.log())}"
+        raise EngineError(said, server.log()) from None
+    log, status = server.log(), server.child.status or 0
+    raise EngineError(f"the engine stopped while starting (status {status}): {reason(log, status)}", log)
 
 
 def _answers(server: Server, deadline: float) -> bool:

@@ -60,7 +60,11 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def offline_arguments(given: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
-    """Return the arguments of an offline engine: the same small one with the same cache on every machine."""
+    """Return the arguments of an offline engine: the same small one with the same cache on every machine.
+
+    Its scheduler is synchronous, which on a GPU is not vLLM's default: labs look at a step's decision beside the tokens that the
+    step made.
+    """
     cache = {"block_size": BLOCK_TOKENS, "kv_cache_memory_bytes": kv_space_bytes(env)}
-    quiet = {"disable_log_stats": False, "use_tqdm_on_load": False}
-    return arguments({**SMALL, **cache, **quiet, **given})
+    watched = {"disable_log_stats": False, "use_tqdm_on_load": False, "async_scheduling": False}
+    return arguments({**SMALL, **cache, **watched, **given})

@@ -12,24 +12,24 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
-import jupytext
 import nbformat
+from jupytext.myst import myst_to_notebook
 from nbformat import NotebookNode
+
+from ..errors import ChapterError
 
 ROOT = Path(__file__).resolve().parents[3]
 NOT_COMPARED = {"nbval-ignore-output", "nbval-skip"}
 
 
-class TwinError(Exception):
-    """A chapter that cannot be read, or a cell of it that failed."""
-
-
 @dataclass(frozen=True)
 class Cell:
-    """A code cell of a chapter: its number from 1 among the code cells, and the line of the chapter it starts on."""
+    """A code cell of a chapter: its number from 1 among the code cells, the lines of the chapter on which its fence and its code
+    begin, its code, and its tags."""
 
     number: int
     line: int
+    code_line: int
     source: str
     tags: tuple[str, ...]
 
@@ -51,17 +51,27 @@ def twin_path(chapter: Path) -> Path:
     return chapter.parent.parent / "notebooks" / f"{chapter.stem}.ipynb"
 
 
-def convert(chapter: Path) -> NotebookNode:
-    """Return a chapter as a notebook without outputs; cell ids count the cells, so that they never change by chance.
+def read(chapter: Path) -> tuple[NotebookNode, list[Cell]]:
+    """Return a chapter as a notebook without outputs, and its code cells with their lines.
 
-    Raises TwinError if jupytext cannot read it.
+    Cell ids count the cells, so that they never change by chance. Raises ChapterError if a chapter cannot be read, or has a code
+    cell inside of another block.
     """
+    text = chapter.read_text(encoding="utf-8")
     try:
-        notebook = jupytext.reads(chapter.read_text(encoding="utf-8"), fmt="md:myst")
+        notebook = myst_to_notebook(text, add_source_map=True)
     except Exception as error:
-        raise TwinError(f"{chapter.name}: jupytext cannot read it: {error}") from error
-    for number, cell in enumerate(notebook.cells, 1):
+        raise ChapterError(f"{chapter.name}: jupytext cannot read it: {error}") from error
+    lines = text.splitlines()
+    cells: list[Cell] = []
+    for number, (cell, line) in enumerate(zip(notebook.cells, notebook.metadata["source_map"], strict=True), 1):
         cell.id = f"cell-{number:03d}"
+        if cell.cell_type == "code":
+            code_line = _place(cell.source.splitlines(), lines, line) + 1
+            cells.append(Cell(len(cells) + 1, line, code_line, cell.source, tuple(cell.metadata.get("tags", []))))
+    fences = sum(line.lstrip(" `~:").startswith("{code-cell}") for line in lines)
+    if fences != len(cells):
+        raise ChapterError(f"{chapter.name}: {fences} code-cell fences but {len(cells)} code cells; one is nested")
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -69,20 +79,23 @@ def convert(chapter: Path) -> NotebookNode:
         }
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return notebook
+    return notebook, cells
+
+
+def _place(wanted: list[str], lines: list[str], start: int) -> int:
+    """Return the first place at or after `start` where these lines stand: a cell's options come before its code."""
+    places = range(start, len(lines) - len(wanted) + 1)
+    return next((place for place in places if lines[place : place + len(wanted)] == wanted), start)
+
+
+def convert(chapter: Path) -> NotebookNode:
+    """Return a chapter as a notebook without outputs; raises as `read`."""
+    return read(chapter)[0]
 
 
 def code_cells(chapter: Path) -> list[Cell]:
-    """Return the code cells of a chapter with the lines they start on."""
-    text = chapter.read_text(encoding="utf-8")
-    lines = [text.count("\n", 0, match.start()) + 1 for match in re.finditer(r"^```\{code-cell\}", text, re.M)]
-    cells = [cell for cell in convert(chapter).cells if cell.cell_type == "code"]
-    if len(lines) != len(cells):
-        raise TwinError(f"{chapter.name}: {len(lines)} code-cell fences but {len(cells)} code cells; one is nested")
-    return [
-        Cell(number, line, cell.source, tuple(cell.metadata.get("tags", [])))
-        for number, (line, cell) in enumerate(zip(lines, cells, strict=True), 1)
-    ]
+    """Return the code cells of a chapter; raises as `read`."""
+    return read(chapter)[1]
 
 
 def as_python(source: str) -> str:

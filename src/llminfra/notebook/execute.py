@@ -16,8 +16,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from ..errors import ChapterError
 from . import machine, record, stamp
-from .chapter import NOT_COMPARED, ROOT, Cell, TwinError, code_cells, convert, twin_path
+from .chapter import NOT_COMPARED, ROOT, Cell, code_cells, convert, twin_path
 
 RECORDINGS = "notebooks/recordings"
 """What a run on a GPU writes itself."""
@@ -26,13 +27,13 @@ RECORDINGS = "notebooks/recordings"
 def with_prose(chapter: Path) -> NotebookNode:
     """Return a chapter's twin with the chapter's words of today: for one whose code means what was executed.
 
-    Raises TwinError if the code has changed by more than comments and layout.
+    Raises ChapterError if the code has changed by more than comments and layout.
     """
     twin, fresh = nbformat.read(twin_path(chapter), as_version=4), convert(chapter)
     executed = [cell for cell in twin.cells if cell.cell_type == "code"]
     waiting = [cell for cell in fresh.cells if cell.cell_type == "code"]
     if [_meaning(cell) for cell in executed] != [_meaning(cell) for cell in waiting]:
-        raise TwinError(f"{chapter.name}: its code is not what was executed; run `make notebooks`")
+        raise ChapterError(f"{chapter.name}: its code is not what was executed; run `make notebooks`")
     for old, new in zip(executed, waiting, strict=True):
         new.outputs, new.execution_count = old.outputs, old.execution_count
     fresh.metadata = twin.metadata
@@ -46,7 +47,7 @@ def _meaning(cell: NotebookNode) -> str:
 def execute(chapter: Path, root: Path = ROOT, timeout_s: int = 900) -> NotebookNode:
     """Execute a chapter in a fresh kernel and return its twin, stamped.
 
-    Raises TwinError naming the cell if one raises, or leaves text that holds a path of this machine; and if a file that the
+    Raises ChapterError naming the cell if one raises, or leaves text that holds a path of this machine; and if a file that the
     run used was changed while it ran.
     """
     from nbclient import NotebookClient
@@ -76,7 +77,7 @@ def execute(chapter: Path, root: Path = ROOT, timeout_s: int = 900) -> NotebookN
         try:
             client.execute(env=record.environment(noted, root, os.environ))
         except (CellExecutionError, CellTimeoutError) as error:
-            raise TwinError(f"{chapter.name}: {current[0].name} failed\n{error}") from None
+            raise ChapterError(f"{chapter.name}: {current[0].name} failed\n{error}") from None
         packages, paths = record.read(noted)
     _clean(notebook, chapter)
     notebook.metadata[stamp.KEY] = {
@@ -91,10 +92,10 @@ def execute(chapter: Path, root: Path = ROOT, timeout_s: int = 900) -> NotebookN
 
 
 def _files(paths: set[str], root: Path, began_s: float, chapter: Path) -> dict[str, str]:
-    """Return the digest of each file and folder that was used. Raises TwinError if one was changed meanwhile."""
+    """Return the digest of each file and folder that was used. Raises ChapterError if one was changed meanwhile."""
     for path in record.changed(paths, root, began_s):
         if not path.startswith(RECORDINGS):
-            raise TwinError(f"{chapter.name}: {path} was changed while the chapter ran; run it again")
+            raise ChapterError(f"{chapter.name}: {path} was changed while the chapter ran; run it again")
     return {path: stamp.meaning(root / path) for path in sorted(paths)}
 
 
@@ -121,7 +122,7 @@ def _clean(notebook: NotebookNode, chapter: Path) -> None:
         for output in cell.outputs:
             if output.output_type == "stream":
                 if output.name == "stderr":
-                    raise TwinError(f"{chapter.name}: {named} wrote to stderr: {output.text.strip()[:300]}")
+                    raise ChapterError(f"{chapter.name}: {named} wrote to stderr: {output.text.strip()[:300]}")
                 if joined and joined[-1].output_type == "stream":
                     joined[-1].text += output.text
                     continue
@@ -129,7 +130,7 @@ def _clean(notebook: NotebookNode, chapter: Path) -> None:
         cell.outputs = joined
         leak = MACHINE_PATH.search(nbformat.writes(nbformat.v4.new_notebook(cells=[cell])))
         if leak:
-            raise TwinError(f"{chapter.name}: {named} shows a path of this machine: {leak.group()}")
+            raise ChapterError(f"{chapter.name}: {named} shows a path of this machine: {leak.group()}")
 
 
 def reproduced(before: NotebookNode, after: NotebookNode) -> bool:

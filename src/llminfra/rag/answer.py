@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llminfra.errors import BudgetError
 from llminfra.rag.chunk import Passage
-from llminfra.rag.index import Index, Words, held, terms
-from llminfra.rag.retrieve import Found
+from llminfra.rag.index import Words, held, terms
+from llminfra.rag.retrieve import Asked, Found
 
 SYSTEM = (
     "Answer the question in one sentence, with the words of the quoted text. "
@@ -53,7 +54,7 @@ class Answer:
 def fit(found: Sequence[Found], count: Callable[[str], int], budget: int = BUDGET) -> list[Passage]:
     """Return the best passages that fit into the budget of tokens together, best first; one that does not fit is skipped.
 
-    Raises ValueError where none fits.
+    Raises BudgetError where none fits.
     """
     chosen: list[Passage] = []
     left = budget
@@ -63,7 +64,7 @@ def fit(found: Sequence[Found], count: Callable[[str], int], budget: int = BUDGE
             chosen.append(one.passage)
             left -= needed
     if found and not chosen:
-        raise ValueError(f"no passage fits into {budget} tokens: raise the budget or cut smaller passages")
+        raise BudgetError(f"no passage fits into {budget} tokens: raise the budget or cut smaller passages")
     return chosen
 
 
@@ -89,11 +90,9 @@ def support(words: Words, sentence: str, passage: Passage) -> float:
 
     0 for a sentence without any, and for one with a number that the passage does not hold.
     """
-    said = set(terms(sentence))
-    if not said or numbers(sentence) - numbers(passage.searched):
+    if numbers(sentence) - numbers(passage.searched):
         return 0.0
-    weight = {word: words.weight(word) for word in said}
-    return sum(weight[word] for word in said & held(passage.searched)) / sum(weight.values())
+    return words.share(set(terms(sentence)), held(passage.searched))
 
 
 def numbers(text: str) -> set[str]:
@@ -104,11 +103,11 @@ def numbers(text: str) -> set[str]:
 def grounded(words: Words, said: str, passages: Sequence[Passage], bound: float = SUPPORT) -> Answer:
     """Return the sentences of `said` that a passage supports, each citing the one that supports it most; the rest is dropped.
 
-    Marks such as [1] that the model wrote itself are taken out first.
+    Marks such as [1] that the model wrote itself are taken out first; one that is part of a word, as in hits[0], is code and stays.
     """
     kept: list[tuple[str, int]] = []
     dropped: list[str] = []
-    for sentence in sentences(re.sub(r"\s*\[\d+\]", "", said)):
+    for sentence in sentences(re.sub(r"(\s+|(?<![\w\])]))(\[\d+\])+", "", said)):
         shares = [support(words, sentence, passage) for passage in passages]
         best = max(range(len(shares)), key=lambda place: shares[place], default=None)
         if best is None or shares[best] < bound:
@@ -118,29 +117,29 @@ def grounded(words: Words, said: str, passages: Sequence[Passage], bound: float 
     return Answer(tuple(kept), tuple(passages), dropped=tuple(dropped))
 
 
-def quote(index: Index, question: str, passages: Sequence[Passage], limit: int = 2) -> Answer:
+def quote(asked: Asked, passages: Sequence[Passage], limit: int = 2) -> Answer:
     """Return the sentences of the passages that are nearest to the question by cosine, in the order of the passages."""
     places = [(number, sentence) for number, passage in enumerate(passages, 1) for sentence in sentences(passage.text)]
     if not places:
         return Answer((), tuple(passages))
     heads = [f"{passages[number - 1].context.rpartition(' > ')[2]}: {sentence}" for number, sentence in places]
-    near = index.embedder(heads) @ index.embedder([question])[0]
+    near = asked.index.embedder.query(heads) @ asked.vector
     best = sorted(sorted(range(len(places)), key=lambda row: -near[row])[:limit])
     return Answer(tuple((places[row][1], places[row][0]) for row in best), tuple(passages), quoted=True)
 
 
-def settle(index: Index, question: str, said: str, passages: Sequence[Passage]) -> Answer:
+def settle(asked: Asked, said: str, passages: Sequence[Passage]) -> Answer:
     """Return what of the model's words the passages support; where that is nothing, quote the passages instead."""
-    made = grounded(index.words, said, passages)
+    made = grounded(asked.words, said, passages)
     if not made.declined:
         return made
-    quoted = quote(index, question, passages)
+    quoted = quote(asked, passages)
     return Answer(quoted.sentences, quoted.passages, True, made.dropped)
 
 
 async def stream(
     client: Any, model: str, question: str, passages: Sequence[Passage], max_tokens: int = 64, timeout_s: float = 60
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """Yield pieces of what the model says as they come; `client` is an openai.AsyncOpenAI. Raises openai's errors."""
     made = await client.chat.completions.create(
         model=model,

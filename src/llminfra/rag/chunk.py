@@ -108,13 +108,19 @@ def _passage(document: Document, span: Span, context: str) -> Passage:
 
 
 def _sections(text: str) -> Iterator[tuple[list[str], Span]]:
-    """Yield (headings, span of the body under them) for each section; lines in a fence are no headings."""
+    """Yield (headings, span of the body under them) for each section; lines in a fence are no headings.
+
+    A fence ends at a line that holds nothing but the same signs, at least as many (CommonMark, section 4.5).
+    """
     path: list[tuple[int, str]] = []
-    begin, fenced, at = 0, False, 0
+    begin, fence, at = 0, "", 0
     for line in text.splitlines(keepends=True):
-        if re.match(r"\s*(```+|~~~+)[^`]*$", line):
-            fenced = not fenced
-        head = None if fenced else re.match(r"(#{1,4}) +(.+)", line)
+        marks = re.match(r"\s*(```+|~~~+)([^`]*)$", line)
+        if marks and not fence:
+            fence = marks[1]
+        elif marks and marks[1].startswith(fence) and not marks[2].strip():
+            fence = ""
+        head = None if fence else re.match(r"(#{1,4}) +(.+)", line)
         if head:
             if text[begin:at].strip():
                 yield [words for _, words in path], (begin, at)

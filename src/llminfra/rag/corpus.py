@@ -19,6 +19,8 @@ from pathlib import Path
 
 import yaml
 
+from llminfra.errors import CorpusError
+
 EVERYONE = "everyone"
 MAX_BYTES = 20_000_000
 """No file above this is read."""
@@ -67,10 +69,6 @@ DESCRIPTIONS = (
     "scikit-learn", "sentence-transformers", "starlette", "tenacity", "tiktoken", "tokenizers", "transformers", "uvicorn",
     "uvloop", "weaviate-client", "xgrammar",
 )  # fmt: skip
-
-
-class CorpusError(Exception):
-    """A document cannot be read; the message says which, why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import time
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,10 +16,11 @@ import numpy as np
 import Stemmer
 from numpy.typing import NDArray
 
-from llminfra import embed
-from llminfra.rag import chunk, stores
+from llminfra import embed, stores
+from llminfra.errors import CorpusError, StoreError
+from llminfra.rag import chunk
 from llminfra.rag.chunk import Passage
-from llminfra.rag.corpus import CorpusError, Document
+from llminfra.rag.corpus import Document
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # in a notebook it asks for widgets to draw progress bars with
@@ -40,8 +42,9 @@ class Changes:
 class Index:
     """Passages that can be found by meaning (`store`) and by words (`words`).
 
-    The id of a passage is a hash of all that it holds and of the model's name, so the store itself says what it has: nothing is
-    kept beside it that could disagree with it. Another process that changes the same store is noticed by `refresh`.
+    The id of a passage is a hash of all that it holds and of the model, so the store itself says what it has: nothing is kept
+    beside it that could disagree with it. Threads may search while one writes; writers take turns. Another process that changes
+    the same store is noticed by `refresh`.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class Index:
     ):
         self.store, self.embedder, self.chunker = store, embedder or embed.minilm(), chunker
         if store.dimensions != self.embedder.dimensions:
-            raise stores.StoreError(
+            raise StoreError(
                 f"the store holds vectors of {store.dimensions} numbers, {self.embedder.name} makes {self.embedder.dimensions}: "
                 "index again into a new collection"
             )
         self.updated = 0.0
         """When this process last changed the index, in seconds since 1970; 0 if it never did."""
+        self._writing = threading.Lock()
+        self._vector = lru_cache(1 << 14)(lambda text: self.embedder.query([text])[0])
         self.refresh()
 
     @property
@@ -62,14 +67,19 @@ class Index:
         """The passages by their numbers in the store."""
         return self.words.passages
 
+    def vectors(self, passages: Sequence[Passage]) -> embed.Vectors:
+        """Return the embeddings of passages for a search, an array of (n, dimensions); this process remembers them."""
+        return np.stack([self._vector(one.searched) for one in passages])
+
     def refresh(self) -> None:
         """Read again what the store holds. Raises StoreError if another model embedded it, also one of as many numbers."""
-        passages = {number: passage_of(payload) for number, payload in self.store.contents().items()}
-        if any(number != identity(one, self.embedder.name) for number, one in passages.items()):
-            raise stores.StoreError(
-                f"the store holds passages that {self.embedder.name} did not embed: index again into a new collection"
-            )
-        self.words = Words(passages)
+        with self._writing:
+            passages = {number: passage_of(payload) for number, payload in self.store.contents().items()}
+            if any(number != identity(one, self.embedder.key) for number, one in passages.items()):
+                raise StoreError(
+                    f"the store holds passages that {self.embedder.key} did not embed: index again into a new collection"
+                )
+            self.words = Words(passages)
 
     def update(self, documents: Sequence[Document]) -> Changes:
         """Make the index hold exactly the passages of these documents. Raises CorpusError where there are none.
@@ -91,15 +101,18 @@ class Index:
         wanted = self._cut(documents)
         if not wanted:
             raise CorpusError("the documents hold no text: nothing to index")
-        return self._become(wanted)
+        with self._writing:
+            return self._become(wanted)
 
     def replace(self, document: Document) -> Changes:
         """Put a document in the place of the one with its id, or beside the others; one without text deletes what was there."""
-        others = {number: one for number, one in self.passages.items() if one.document != document.id}
-        return self._become(others | self._cut([document]))
+        wanted = self._cut([document])
+        with self._writing:
+            others = {number: one for number, one in self.passages.items() if one.document != document.id}
+            return self._become(others | wanted)
 
     def _cut(self, documents: Sequence[Document]) -> dict[int, Passage]:
-        return {identity(one, self.embedder.name): one for one in chunk.cut(documents, self.chunker)}
+        return {identity(one, self.embedder.key): one for one in chunk.cut(documents, self.chunker)}
 
     def _become(self, wanted: dict[int, Passage]) -> Changes:
         present = self.store.ids()
@@ -149,6 +162,11 @@ class Words:
         count = 0 if known is None else int(np.diff(self.bm25.scores["indptr"][known : known + 2])[0])
         return float(np.log(1 + (len(self.passages) - count + 0.5) / (count + 0.5)))
 
+    def share(self, wanted: Set[str], held: Set[str]) -> float:
+        """Return the share of the wanted terms that are held, each weighted by how rare it is; 0 where none is wanted."""
+        weights = {word: self.weight(word) for word in wanted}
+        return sum(weights[word] for word in wanted & held) / sum(weights.values()) if wanted else 0.0
+
 
 _stem = Stemmer.Stemmer("english")
 
@@ -171,7 +189,7 @@ def held(text: str) -> frozenset[str]:
 
 
 def identity(passage: Passage, model: str) -> int:
-    """Return a number for a passage, from all that is kept of it and the model that embeds it: below 2^63, as every engine takes it."""
+    """Return a number for a passage, from all that is kept of it and the key of its embedder: below 2^63, as every engine takes it."""
     said = "\0".join([model, passage.id, passage.context, passage.text, *sorted(passage.roles)])
     return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "big") >> 1
 

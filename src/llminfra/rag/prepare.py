@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from llminfra import embed, models
-from llminfra.rag import chunk, corpus, labels
+from llminfra.rag import chunk, corpus
 from llminfra.rag.corpus import Document
+from llminfra.rag.judgments import labels
 
 COMPARED = (
     "vllm/config/cache.py",

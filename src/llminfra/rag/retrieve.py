@@ -5,20 +5,46 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llminfra import embed
-from llminfra.rag import labels
 from llminfra.rag.chunk import Passage
 from llminfra.rag.corpus import EVERYONE
-from llminfra.rag.index import Index
+from llminfra.rag.index import Index, Words
 
 READER = frozenset({EVERYONE})
 DEPTH = 50
 """How many passages each retriever gives to a fusion or a reranker."""
 RRF_K = 60
 """The constant of reciprocal rank fusion, as in Cormack, Clarke and Büttcher (2009)."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, its reader's roles, and the state of the index that answers it: `words`.
+
+    All that searches, judges and quotes for it takes this, so that the question is embedded once and scored by BM25 once, each
+    when it is first needed.
+    """
+
+    index: Index
+    question: str
+    roles: frozenset[str]
+    words: Words
+
+    @cached_property
+    def vector(self) -> embed.Vectors:
+        """The question's embedding, of as many numbers as the index has dimensions."""
+        row: embed.Vectors = self.index.embedder.query([self.question])[0]
+        return row
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """The BM25 score of each passage of `words`, 0 for what the reader may not read."""
+        return self.words.scores(self.question, self.roles)
 
 
 @dataclass(frozen=True)
@@ -29,31 +55,31 @@ class Found:
     score: float
 
 
-def dense(index: Index, question: str, limit: int = 10, roles: Collection[str] = READER) -> list[Found]:
+def ask(index: Index, question: str, roles: Collection[str] = READER) -> Asked:
+    """Return the question as a reader with these roles asks it of the index as it is now."""
+    return Asked(index, question, frozenset(roles), index.words)
+
+
+def dense(asked: Asked, limit: int = 10) -> list[Found]:
     """Return the passages whose embeddings are nearest to the question's, by cosine."""
-    return near(index, index.embedder([question])[0], limit, roles)
+    return near(asked, asked.vector, limit)
 
 
-def near(index: Index, vector: embed.Vectors, limit: int, roles: Collection[str]) -> list[Found]:
-    """Return the passages whose embeddings are nearest to a vector, by cosine.
+def near(asked: Asked, vector: embed.Vectors, limit: int) -> list[Found]:
+    """Return the passages that the one who asks may read and whose embeddings are nearest to a vector, by cosine.
 
-    What the store holds and the index does not (yet, or any more: an update is under way) is left out.
+    What the store holds and this state of the index does not (yet, or any more: an update is under way) is left out.
     """
-    hits = index.store.search(vector, limit, where={"roles": sorted(roles)})
-    passages = index.words.passages
+    hits = asked.index.store.search(vector, limit, where={"roles": sorted(asked.roles)})
+    passages = asked.words.passages
     return [Found(passages[hit.id], hit.score) for hit in hits if hit.id in passages]
 
 
-def lexical(index: Index, question: str, limit: int = 10, roles: Collection[str] = READER) -> list[Found]:
+def lexical(asked: Asked, limit: int = 10) -> list[Found]:
     """Return the passages with the highest BM25 scores; one that shares no word with the question is not found."""
-    words = index.words  # once: an update replaces it as a whole
-    scores = words.scores(question, roles)
-    passages = list(words.passages.values())
-    return [
-        Found(passages[row], float(scores[row]))
-        for row in np.argsort(-scores, kind="stable")[:limit]
-        if scores[row] > 0
-    ]
+    passages = list(asked.words.passages.values())
+    best = np.argsort(-asked.scores, kind="stable")[:limit]
+    return [Found(passages[row], float(asked.scores[row])) for row in best if asked.scores[row] > 0]
 
 
 def fuse(lists: Iterable[Sequence[Found]], limit: int = 10, k: int = RRF_K) -> list[Found]:
@@ -68,38 +94,6 @@ def fuse(lists: Iterable[Sequence[Found]], limit: int = 10, k: int = RRF_K) -> l
     return [Found(passages[name], sums[name]) for name in best]
 
 
-def hybrid(index: Index, question: str, limit: int = 10, roles: Collection[str] = READER) -> list[Found]:
+def hybrid(asked: Asked, limit: int = 10) -> list[Found]:
     """Return the fusion of what `dense` and `lexical` find."""
-    return fuse([dense(index, question, DEPTH, roles), lexical(index, question, DEPTH, roles)], limit)
-
-
-def relevant(question: labels.Question, passages: Iterable[Passage], texts: dict[str, str]) -> dict[str, int]:
-    """Return {passage id: 1} for each passage that holds at least half of the words of a place that answers the question.
-
-    `texts` gives each document's text. Half is enough, because a chunker may cut through a quote.
-    """
-    wanted = defaultdict(list)
-    for need in question.needs:
-        for place in need:
-            for span in labels.find(texts[place.document], place.quote):
-                wanted[place.document].append(span)
-    return {one.id: 1 for one in passages if any(_holds(one, span) for span in wanted.get(one.document, ()))}
-
-
-def covered(question: labels.Question, found: Iterable[Passage], texts: dict[str, str]) -> float:
-    """Return the share of what the question needs that these passages hold: the recall of evidence."""
-    passages = list(found)
-    met = [
-        any(
-            one.document == place.document and _holds(one, span)
-            for one in passages
-            for place in need
-            for span in labels.find(texts[place.document], place.quote)
-        )
-        for need in question.needs
-    ]
-    return sum(met) / len(met)
-
-
-def _holds(passage: Passage, span: tuple[int, int]) -> bool:
-    return 2 * (min(passage.end, span[1]) - max(passage.start, span[0])) >= span[1] - span[0]
+    return fuse([dense(asked, DEPTH), lexical(asked, DEPTH)], limit)

@@ -5,12 +5,14 @@ The model is given as `say`: chat messages in, its text out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from llminfra import embed
 from llminfra.rag import rerank, retrieve
-from llminfra.rag.index import Index
-from llminfra.rag.retrieve import READER, Found
+from llminfra.rag.retrieve import Asked, Found
 
 Say = Callable[[list[dict[str, str]]], str]
 
@@ -30,23 +32,19 @@ def invented(say: Say, question: str) -> str:
     return " ".join(say([{"role": "user", "content": ask}]).split())
 
 
-def hyde(
-    index: Index, question: str, inventions: Sequence[str], limit: int = 10, roles: Collection[str] = READER
-) -> list[Found]:
+def hyde(asked: Asked, inventions: Sequence[str], limit: int = 10) -> list[Found]:
     """Return the passages nearest to the mean of the question's and the invented answers' embeddings (Gao et al. 2023)."""
-    (vector,) = embed.unit(index.embedder([question, *inventions]).mean(0, keepdims=True))
-    return retrieve.near(index, vector, limit, roles)
+    vectors = np.stack([asked.vector, *asked.index.embedder.query(inventions)])
+    (mean,) = embed.unit(vectors.mean(0, keepdims=True))
+    return retrieve.near(asked, mean, limit)
 
 
-def multi_hop(
-    index: Index, question: str, limit: int = 10, roles: Collection[str] = READER, starts: int = 2
-) -> list[Found]:
+def multi_hop(asked: Asked, limit: int = 10, starts: int = 2) -> list[Found]:
     """Return the fusion of a hybrid search, which counts twice, and of one more for each of its first passages.
 
     The further searches ask the question together with the heading of such a passage.
     """
-    first = retrieve.hybrid(index, question, limit, roles)
-    further = [
-        retrieve.hybrid(index, f"{question} {rerank.heading(one.passage)}", limit, roles) for one in first[:starts]
-    ]
+    first = retrieve.hybrid(asked, limit)
+    questions = [f"{asked.question} {rerank.heading(one.passage)}" for one in first[:starts]]
+    further = [retrieve.hybrid(replace(asked, question=question), limit) for question in questions]
     return retrieve.fuse([first, first, *further], limit)

@@ -1,0 +1,104 @@
+"""The capacity planner: how many GPUs, how fast, for how much."""
+
+from ..calc import memory, planner, tables
+from . import form, markup, svg
+
+
+def fields() -> list:
+    """Return the fields of the capacity planner."""
+    return [
+        form.model(),
+        form.precision(),
+        form.gpu(),
+        form.select("share", "GPUs per replica", [(size, size) for size in ("1", "2", "4", "8")], "1"),
+        form.number("users", "Users at once", "16", 1, 100000),
+        form.number("context", "Context of each", "2048", 2, 131072, 1, "tokens, prompt and answer"),
+        form.number("output", "Answer", "256", 1, 131071, 1, "tokens, of the context"),
+    ]
+
+
+def result(values: dict) -> str:
+    """Return how many GPUs serve the users, how fast, and for how much; and the same for every other GPU."""
+    model, gpu, share = tables.model(values["model"]), tables.gpu(values["gpu"]), int(values["share"])
+    asked = (values["precision"], values["context"], values["users"])
+    settings = {"output_tokens": values["output"], "tensor_parallel": share}
+    plan = planner.plan(model, gpu, *asked, **settings)
+    rows: list = []
+    chosen = None
+    for row in planner.compare(model, *asked, planned=plan, **settings):
+        if row["gpu"] == gpu["name"]:
+            chosen = len(rows)
+        title = tables.gpu(row["gpu"])["title"].replace("NVIDIA ", "")
+        rows.append([title] + (_planned(row) if row["fits"] else [row["why"]]))
+    many = values["users"] > 1
+    users = f"{markup.fixed(values['users'])} user" + ("s" if many else "")
+    what = f"{model['title']} in {values['precision']}"
+    heads = ["GPU", "GPUs", "Users on each", "First token", "Next token", "Tokens/s", "Per hour", "Per million tokens"]
+    told = [
+        _memory(model, gpu, values, share),
+        markup.table(f"{what} for {users} with {markup.fixed(values['context'])} tokens each", heads, rows, chosen),
+        markup.note(_sources(plan, share)),
+    ]
+    if not plan["fits"]:
+        return markup.summary(f"{what} does not fit on {_gpus(share, gpu)}: {plan['why']}.") + "".join(told)
+    million = markup.usd(plan["usd_per_million_output_tokens"])
+    said = (
+        f"{users} of {model['title']} need{'' if many else 's'} {_gpus(plan['gpus'], gpu)}: the first token comes after "
+        f"{markup.seconds(plan['ttft_s'])}, each further one after {markup.seconds(plan['itl_s'])}, and a million output "
+        f"tokens cost {million}."
+    )
+    figures = [
+        ("GPUs", markup.fixed(plan["gpus"]), f"{plan['replicas']} replicas of {share}" if share > 1 else ""),
+        ("Users on each replica", markup.fixed(plan["batch"]), f"room for {markup.fixed(plan['max_concurrent'])}"),
+        ("First token", markup.seconds(plan["ttft_s"]), "without a queue"),
+        ("Each further token", markup.seconds(plan["itl_s"])),
+        ("Output", markup.fixed(plan["tokens_per_s"]), "tokens per second"),
+        ("Per hour", markup.usd(plan["usd_per_hour"])),
+        ("Per million tokens", million, "of output, always busy"),
+    ]
+    return "".join([markup.summary(said), markup.definitions(figures)] + told)
+
+
+def _gpus(count: int, gpu: dict) -> str:
+    return ("one " if count == 1 else markup.fixed(count) + " ") + gpu["title"]
+
+
+def _planned(row: dict) -> list:
+    return [
+        markup.fixed(row["gpus"]),
+        f"{markup.fixed(row['batch'])} of {markup.fixed(row['max_concurrent'])}",
+        markup.seconds(row["ttft_s"]),
+        markup.seconds(row["itl_s"]),
+        markup.fixed(row["tokens_per_s"]),
+        markup.usd(row["usd_per_hour"]),
+        markup.usd(row["usd_per_million_output_tokens"]),
+    ]
+
+
+def _sources(plan: dict, share: int) -> str:
+    said = (
+        f"Predicted from data sheets. On-demand price: {form.provider(plan['provider'])}, read {plan['price_read']}. A replica is "
+        f"{share} GPU{'s' if share > 1 else ''}."
+    )
+    doubtful = [name.replace("_", " ") for name in plan["unverified"]]
+    return said + (f" No primary source confirms this GPU's {', '.join(doubtful)}." if doubtful else "")
+
+
+def _memory(model: dict, gpu: dict, values: dict, share: int) -> str:
+    """Draw what fills the memory of one GPU."""
+    parts = memory.plan(model, gpu, values["precision"], values["context"], tensor_parallel=share)
+    engine = parts["activation_bytes"] + parts["graph_bytes"] + parts["other_bytes"]
+    sizes = [("third", "weights", parts["weights_bytes"]), ("queue", "activations, graphs, buffers", engine)]
+    sizes.append(("decode", "cache", parts["kv_bytes"]))
+    whole = max(gpu["usable_bytes"], sum([bytes_ for _, _, bytes_ in sizes]))
+    x = svg.linear(0, whole, 0, svg.WIDTH)
+    drawn, start = [], 0
+    for kind, _, bytes_ in sizes:
+        drawn.append(svg.boxes([(x(start), 4, max(0, x(bytes_) - 2), 32)], kind))
+        start += bytes_
+    drawn.append(svg.boxes([(0.5, 0.5, x(gpu["usable_bytes"]) - 1, 39)], "nobody"))
+    entries = [(kind, f"{words} {markup.size(bytes_)}") for kind, words, bytes_ in sizes]
+    told = f"{', '.join([words for _, words in entries])}, of {markup.size(gpu['usable_bytes'])}."
+    title = f"What fills the memory of one {gpu['title']}"
+    entries.append(("nobody", f"all memory {markup.size(gpu['usable_bytes'])}"))
+    return svg.drawing(40, title, told[0].upper() + told[1:], drawn) + markup.legend(entries)
