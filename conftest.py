@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbval.plugin import IPyNbCell
 
-from llminfra.notebook.chapter import chapters, code_cells, strict_share, twin_path
+from llminfra.notebook.chapter import code_cells, strict_share, twin_path, with_code
 
 REPORT = "LLMINFRA_JOB_REPORT"
 
@@ -48,7 +48,7 @@ def pytest_runtest_makereport(item):
 @cache
 def _cell_names(stem):
     """Return how messages name the code cells of a chapter; nothing if no chapter is called so."""
-    return [cell.name for chapter in chapters() if chapter.stem == stem for cell in code_cells(chapter)]
+    return [cell.name for chapter in with_code() if chapter.stem == stem for cell in code_cells(chapter)]
 
 
 @pytest.hookimpl(trylast=True)
@@ -96,7 +96,7 @@ def _called(stats):
 def _chapters_covered(nodeids):
     """Return for each notebook that was executed how many cells, strict outputs and checks it has."""
     executed = {Path(nodeid.partition("::")[0]).stem for nodeid in nodeids if ".ipynb" in nodeid}
-    for chapter in chapters():
+    for chapter in with_code():
         if chapter.stem in executed:
             twin = nbformat.read(twin_path(chapter), 4)
             strict, shown = strict_share(twin)

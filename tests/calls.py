@@ -38,7 +38,7 @@ def pooled(blocks, block_tokens, operations):
             said.append(getattr(pool, operation[0])(*operation[1:]))
         except ValueError as error:
             said.append(str(error))
-    return [said, pool.tables, pool.tokens, pool.owners, pool.waste()]
+    return [said, pool.tables, pool.owners, pool.used]
 
 
 def applied(path, arguments, more, inputs):
@@ -52,6 +52,13 @@ def lengths(seed, kind, which):
     draw = named("rng.Random")(seed)
     length = named("workload.lengths")(kind, which)
     return [length(draw) for _ in range(20)]
+
+
+def paired(seed, name):
+    """Pairs of lengths drawn from a generator."""
+    draw = named("rng.Random")(seed)
+    pair = named("workload.pairs")(name)
+    return [pair(draw) for _ in range(20)]
 
 
 def simulated(arguments, more, step, settings):

@@ -11,13 +11,13 @@ import pytest
 from llminfra import cli, engine, errors, models
 from llminfra.calc import planner, tables
 from llminfra.notebook import chapter as reader
-from llminfra.notebook.chapter import chapters
+from llminfra.notebook.chapter import chapters, short_name, with_code
 
 
 def test_a_chapter_that_is_not_there(capsys):
     assert cli.main(["notebooks", "77"]) == 2
     said = capsys.readouterr().err
-    there = ", ".join(path.name[:2] for path in chapters())
+    there = ", ".join(map(short_name, with_code()))
     assert said == f"llminfra: no chapter 77 with code cells; there are {there}\n"
 
 
@@ -33,7 +33,7 @@ def test_check_says_what_is_stale(monkeypatch, tmp_path, capsys):
     chapter = tmp_path / "book" / chapters()[0].name
     chapter.parent.mkdir()
     shutil.copy(chapters()[0], chapter)
-    monkeypatch.setattr(reader, "chapters", lambda: [chapter])
+    monkeypatch.setattr(reader, "with_code", lambda: [chapter])
     assert cli.main(["notebooks", "--check"]) == 1
     assert "has no executed twin; run `make notebooks`" in capsys.readouterr().out
 
@@ -95,8 +95,8 @@ def test_a_plan_is_an_object_for_programs(capsys):
     [
         ({"--gpu": "t4"}, "t4 multiplies no bf16; it has"),
         ({"--gpu": "a10"}, "no GPU 'a10'; nearest: a10g"),
-        ({"--model": "Qwen2.5-7B"}, "no model 'Qwen2.5-7B'; nearest: Qwen2.5-7B-Instruct"),
-        ({"--precision": "nf4"}, "no precision 'nf4'"),
+        ({"--model": "Qwen2.5-8B"}, "no model 'Qwen2.5-8B'; nearest: "),
+        ({"--precision": "int3"}, "no precision 'int3'"),
         ({"--context": "1000000"}, "was made for 32768 tokens of context, not 1000000"),
         ({"--users": "0"}, "users must be a whole number of at least 1, not 0"),
     ],
@@ -155,3 +155,28 @@ def test_recording_without_a_gpu_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(models, "gpus", list)
     assert cli.main(["record", "01"]) == 2
     assert "finds no GPU on this machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--model", "Qwen/Qwen3-8B-AWQ", "--tensor-parallel", "2"],
+        ["--model", "Llama 3.1 8B", "--precision", "fp8", "--kv-precision", "fp8", "--max-num-seqs", "64"],
+        ["--model", "Qwen2.5-7B-Instruct", "--enforce-eager", "--gpu-memory-utilization", "0.85"],
+        ["--model", "Qwen3-14B", "--precision", "bnb-4bit", "--max-num-batched-tokens", "4096"],
+    ],
+)
+def test_the_line_that_a_plan_prints_is_accepted_by_the_engines_parser(more, capsys):
+    from checks.engine_cli import check_serve_args
+
+    assert cli.main(["plan", "--context", "4096", "--users", "8", "--gpu", "NVIDIA L40S", *more]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("A replica: vllm serve "))
+    parsed = check_serve_args(line.removeprefix("A replica: vllm serve ").split())
+    assert parsed.max_model_len == 4096
+    assert parsed.model_tag == (more[1] if "/" in more[1] else planned_id(more[1]))
+
+
+def planned_id(name):
+    from llminfra.calc import tables
+
+    return tables.model(name)["id"]

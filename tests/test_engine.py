@@ -17,7 +17,7 @@ import metrics
 import psutil
 import pytest
 
-from llminfra import load, models
+from llminfra import load, models, trust
 from llminfra.engine import EngineError, serve
 
 pytestmark = pytest.mark.engine
@@ -269,6 +269,14 @@ def test_the_committed_metrics_are_those_of_the_installed_engine(server, covered
     expected = {name: family for name, family in committed["families"].items() if not name.startswith(switched)}
     assert metrics.exposed(server) == expected, "run make metrics"
     covered("metrics", f"{len(expected)} families of the engine are those that pages may name")
+
+
+def test_what_it_says_of_memory_while_it_starts_is_read(server):
+    log = trust.parse(server.log())
+    assert (log.engine, log.max_model_len, log.eager) == (version("vllm").partition("+")[0], 1024, "True")
+    (labels, _) = server.metrics()["vllm:cache_config_info"][0]
+    assert log.kv_tokens == int(labels["num_gpu_blocks"]) * int(labels["block_size"])
+    assert log.concurrency == pytest.approx(log.kv_tokens / log.max_model_len, abs=0.01)
 
 
 def test_it_answers_under_its_short_name(server):

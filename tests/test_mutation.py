@@ -3,14 +3,14 @@
 import pytest
 from checks import mutation
 
-from llminfra.notebook.chapter import chapters
+from llminfra.notebook.chapter import with_code
 
 pytestmark = pytest.mark.engine
 
 SAMPLE = 4  # the checks of the first minute of a chapter
 
 
-@pytest.mark.parametrize("chapter", chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", with_code(), ids=lambda path: path.stem)
 # Slow: it runs a chapter to its end a second time.
 @pytest.mark.parametrize("sample", [SAMPLE, pytest.param(None, marks=pytest.mark.slow, id="all")])
 def test_a_run_with_a_claim_turned_round_fails_there(chapter, sample, hold, covered):

@@ -63,9 +63,9 @@ def test_continuous_batching_on_the_conversation_trace():
     ],
 )
 def test_what_each_way_of_reserving_wastes_on_the_conversation_trace(policy, block_tokens, published):
-    # Published percentiles stand for the trace, and lives are averaged in another way: hence a tenth.
+    # Bins of the trace stand for the trace, and how lives were averaged there is not known: hence an eighth.
     requests = workload.requests(3000, "conversation")
-    assert kvblocks.wasted_share(requests, policy, block_tokens) == pytest.approx(published, rel=0.1)
+    assert kvblocks.wasted_share(requests, policy, block_tokens) == pytest.approx(published, rel=0.125)
 
 
 def test_lengths_come_out_as_published():
@@ -79,6 +79,31 @@ def test_lengths_come_out_as_published():
                 found = sum(value < tokens for value in values) / len(values)
                 assert found == pytest.approx(share / 100, abs=0.02)
     assert requests[-1].arrival_ns / 1e9 == pytest.approx(20000 / 5.53, rel=0.05)
+
+
+def test_prompt_and_answer_are_drawn_together_as_in_the_raw_conversation_trace():
+    requests = workload.requests(40_000, "conversation", seed=1)
+    totals = sorted(r.prompt + r.output for r in requests)
+    for share, raw in ((0.25, 491), (0.5, 1412), (0.75, 1558), (0.9, 2820), (0.99, 4259)):
+        assert totals[int(share * len(totals))] == pytest.approx(raw, rel=0.02)
+    assert sum(r.prompt for r in requests) / len(requests) == pytest.approx(1155, rel=0.02)
+    assert sum(r.output for r in requests) / len(requests) == pytest.approx(211.1, rel=0.02)
+
+
+def test_in_the_conversation_trace_the_prompt_tells_how_long_the_answer_is():
+    # Correlation ratio over 50 groups of like prompts: near 0.75 in the raw trace; lengths drawn apart would give near 0.
+    def explained(requests):
+        ordered = sorted(requests)
+        size = len(ordered) // 50
+        mean = sum(answer for _, answer in ordered) / len(ordered)
+        whole = sum((answer - mean) ** 2 for _, answer in ordered)
+        groups = [[answer for _, answer in ordered[i : i + size]] for i in range(0, size * 50, size)]
+        return sum(len(group) * (sum(group) / len(group) - mean) ** 2 for group in groups) / whole
+
+    drawn = workload.requests(10_000, "conversation", seed=2)
+    apart = workload.requests(10_000, "conversation", "conversation", seed=2)
+    assert explained([(r.prompt, r.output) for r in drawn]) > 0.5
+    assert explained([(r.prompt, r.output) for r in apart]) < 0.02
 
 
 @pytest.mark.parametrize("gap_cv", [0, 1, 4, 13])
@@ -109,6 +134,7 @@ KINDS = [
     {"blocks": 150, "replicas": 3, "routing": "prefix affinity", "prefix_caching": True},
     {"blocks": 150, "replicas": 2, "prefill_replicas": 1, "transfer_s_per_token": 1e-5},
     {"concurrency": 5, "blocks": 150},
+    {"blocks": 150, "max_num_seqs": 4, "policy": "priority"},
     {"concurrency": 5, "batching": "static", "max_num_seqs": 8},
 ]
 
@@ -152,12 +178,14 @@ def watched(monkeypatch):
                     held[block] += 1
             assert held == self.owners
             assert self.used == sum(count > 0 for count in held)
-            assert (
-                len(self._blank) + len({b for s, b in self._kept if self._since[b] == s and not held[b]}) == self.free()
-            )
+            free, at = set(), self._next[self.blocks]
+            while at != self.blocks:
+                free.add(at)
+                at = self._next[at]
+            assert free == {block for block in range(self.blocks) if not held[block]}
 
-        def append(self, *given):
-            done = super().append(*given)
+        def take(self, *given):
+            done = super().take(*given)
             self.whole()
             return done
 
@@ -198,7 +226,7 @@ def test_first_come_first_served_starves_nobody():
 def test_the_urgent_wait_less_and_the_rest_still_end():
     waits = {0: [], 1: []}
     for requests in traces(20, urgent_share=0.3):
-        told = simulator.simulate(requests, steady, blocks=150, max_num_seqs=4)
+        told = simulator.simulate(requests, steady, blocks=150, max_num_seqs=4, policy="priority")
         for request, row in zip(requests, told["requests"], strict=False):
             waits[request.priority].append(row[1] - row[0])
     assert sum(waits[0]) / len(waits[0]) < 0.5 * sum(waits[1]) / len(waits[1])
@@ -314,17 +342,30 @@ def test_the_generator_is_even():
     assert abs(sum((a - 0.5) * (b - 0.5) for a, b in itertools.pairwise(drawn)) / 20000) < 0.002
 
 
+def test_a_static_batch_whose_last_request_gives_way_starts_again():
+    requests = [workload.Request(0, 60, 5, 1, -1, 0), workload.Request(0, 60, 200, 1, -1, 0)]
+    told = simulator.simulate(requests, one, blocks=17, batching="static", max_num_seqs=2)
+    assert all(row[3] > row[2] > 0 for row in told["requests"]) and told["preemptions"] == 1
+
+
+def test_waste_is_not_told_where_a_window_drops_blocks():
+    requests = workload.requests(20, 100, 50, rate_per_s=20, seed=1)
+    assert simulator.simulate(requests, one, blocks=200, windows=(32,))["kv_waste_mean"] is None
+    assert 0 < simulator.simulate(requests, one, blocks=200)["kv_waste_mean"] < 1
+
+
 def test_a_prefix_is_found_again_until_its_place_is_needed():
     pool = kvblocks.BlockPool(6, 4)
-    assert pool.append("a", 10)
-    pool.remember("a", "greeting", 10)
+    assert pool.take("a", 10)
+    pool.store("a", 0, ["hello", "world"])
     pool.release("a")
-    assert pool.free() == 6 and len(pool.cached("greeting", 10)) == 2
-    assert pool.share("b", "greeting", 10) == 8 and pool.share("c", "greeting", 7) == 4
-    assert pool.owners[pool.tables["b"][0]] == 2 and pool.used == 2
+    found = pool.find(["hello", "world", "again"])
+    assert pool.free() == 6 and len(found) == 2
+    assert pool.take("b", 9, found) and pool.take("c", 4, found[:1])
+    assert pool.owners[found[0]] == 2 and pool.used == 3
     pool.release("b"), pool.release("c")
-    assert pool.append("d", 24) and pool.cached("greeting", 10) == []
-    assert not pool.append("e", 1) and "e" not in pool.tables
+    assert pool.take("d", 24) and pool.find(["hello"]) == []
+    assert not pool.take("e", 1) and "e" not in pool.tables
 
 
 @pytest.mark.parametrize(
@@ -361,6 +402,11 @@ def test_a_prefix_is_found_again_until_its_place_is_needed():
         (lambda: workload.requests(1, ("normal", 3)), "lengths are a number"),
         (lambda: workload.requests(1, 1, 1, rate_per_s=0), "rate_per_s must be"),
         (lambda: workload.requests(1, 1, 1, gap_cv=0.5), "gap_cv must be 0 or at least 1"),
+        (lambda: simulator.simulate(workload.requests(1, 1, 1), one, policy="lifo"), "no policy 'lifo'"),
+        (lambda: simulator.simulate(workload.requests(1, 1, 1), one, windows=32), "windows must be a tuple"),
+        (lambda: simulator.simulate(workload.requests(1, 1, 1), one, windows=()), "windows must be a tuple"),
+        (lambda: simulator.simulate(workload.requests(1, 1, 1), one, windows=(32,), reserve=9), "windows need paged"),
+        (lambda: simulator.simulate(workload.requests(1, 1, 1), one, windows=(9,), prefill_replicas=1), "is not moved"),
         (lambda: kvblocks.BlockPool(4).release("a"), "holds no blocks"),
         (lambda: kvblocks.reserved_tokens("buddy", 1, 1), "no policy 'buddy'"),
     ],

@@ -16,7 +16,7 @@ from suite.__main__ import Suite
 from suite.jobs import Job
 
 from llminfra.notebook import ledger, machine, stamp
-from llminfra.notebook.chapter import ROOT, chapters
+from llminfra.notebook.chapter import ROOT, with_code
 
 pytestmark = pytest.mark.heavy
 
@@ -49,7 +49,7 @@ def test_every_test_file_and_every_notebook_has_its_place():
     files = [name for job in [*light, *heavy] for name in job.command if name.startswith("tests/")]
     assert sorted(files) == sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py"))
     assert {job.name for job in heavy if job.engine} >= {"tests/test_engine.py", "tests/test_mutation.py"}
-    assert {job.notebook for job in jobs.notebooks()} == set(chapters())
+    assert {job.notebook for job in jobs.notebooks()} == set(with_code())
 
 
 def test_a_file_that_starts_engines_says_so():
@@ -97,7 +97,7 @@ def test_a_masked_run_masks_every_job_and_runs_each_notebook_once(monkeypatch):
         monkeypatch.setenv(name, value)
     planned = [job for _, phase in Suite([], slow=False).plan for job in phase]
     assert {job.env["ATEN_CPU_CAPABILITY"] for job in planned} == {"avx2"}
-    assert sorted(job.notebook for job in planned if job.notebook) == chapters()
+    assert sorted(job.notebook for job in planned if job.notebook) == with_code()
 
 
 def test_slow_tests_are_a_run_of_their_own():
@@ -126,9 +126,9 @@ def test_tests_of_engines_stand_while_nothing_they_were_seen_to_use_has_changed(
     assert stands() and stands(changed="src/llminfra/cli.py")
     assert not stands(changed="README.md") and not stands(changed="src/llminfra/web/svg.py")
     assert not stands(command="other") and not stands(locks="other")
-    chapter = tmp_path / chapters()[0].name
-    monkeypatch.setattr(jobs, "chapters", lambda: [chapter])
-    texts = chapters()[0].read_text(), chapters()[0].read_text() + "\nMore words.\n"
+    chapter = tmp_path / with_code()[0].name
+    monkeypatch.setattr(jobs, "with_code", lambda: [chapter])
+    texts = with_code()[0].read_text(), with_code()[0].read_text() + "\nMore words.\n"
     meanings = [chapter.write_text(text) and jobs.meaning(chapter) for text in texts]
     assert meanings[0] == meanings[1], "the words of a chapter are no input of a test"
 
@@ -302,7 +302,7 @@ def test_the_account_says_where_the_time_went_and_what_stands():
 
 
 def test_the_inputs_of_a_job_are_those_of_its_processor():
-    chapter = chapters()[0]
+    chapter = with_code()[0]
     plain = jobs.inputs_now(Job("x", [], env={}, notebook=chapter))
     masked = jobs.inputs_now(Job("x", [], env=mask.avx2({}), notebook=chapter))
     assert masked["machine"].endswith(", avx2")

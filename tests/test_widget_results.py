@@ -102,7 +102,7 @@ def test_every_field_changes_the_result(name, field):
     [
         ("sundial", {}, "no widget 'sundial'; nearest: .*known: planner, simulator"),
         ("planner", {"gpus": "t4"}, "no field 'gpus'; nearest: gpu"),
-        ("planner", {"gpu": "b200"}, "no gpu 'b200'; nearest: .*h200"),
+        ("planner", {"gpu": "gb300"}, "no gpu 'gb300'; nearest: .*h200"),
         ("planner", {"users": "0"}, "Users at once: give a whole number from 1 to 100,000, not 0"),
         ("planner", {"users": ""}, "Users at once: give a whole number from 1 to 100,000, not nothing"),
         ("planner", {"users": "many"}, "a whole number .* not many"),

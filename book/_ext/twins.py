@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 from llminfra.notebook import stamp
-from llminfra.notebook.chapter import chapters, strict_share, twin_path
+from llminfra.notebook.chapter import strict_share, twin_path, with_code
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def use_twins(app: Sphinx) -> None:
     """Tell myst-nb to read each chapter by `read`. Later than its own set-up, which would take the keys as suffixes."""
     formats = {
         f"{path.parent.name}/{path.name}": ("twins.read", {"chapter": str(path)}, False)
-        for path in chapters(Path(app.srcdir))
+        for path in with_code(Path(app.srcdir))
     }
     config = app.env.mystnb_config  # type: ignore[attr-defined]
     app.env.mystnb_config = dataclasses.replace(config, custom_formats=formats)  # type: ignore[attr-defined]
@@ -45,7 +45,7 @@ def use_twins(app: Sphinx) -> None:
 def report(app: Sphinx, docname: str, _source: list[str]) -> None:
     """Warn, which `-W` makes an error, of each reason why a chapter's twin does not speak for it."""
     chapter = Path(app.env.doc2path(docname))
-    if chapter not in chapters(Path(app.srcdir)):
+    if chapter not in with_code(Path(app.srcdir)):
         return
     app.env.note_dependency(str(twin_path(chapter)))
     for problem in stamp.problems(chapter, Path(app.srcdir)):
@@ -56,7 +56,7 @@ def sign(app: Sphinx, doctree: nodes.document) -> None:
     """End a chapter with when, where and with what its outputs were made."""
     chapter = Path(app.env.doc2path(app.env.docname))
     twin_file = twin_path(chapter)
-    if chapter not in chapters(Path(app.srcdir)) or not twin_file.is_file():
+    if chapter not in with_code(Path(app.srcdir)) or not twin_file.is_file():
         return
     twin = nbformat.read(twin_file, as_version=4)
     made = twin.metadata.get(stamp.KEY)

@@ -19,8 +19,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llminfra", description="Tools of the course LLM Infrastructure.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    notebooks = commands.add_parser("notebooks", help="execute the chapters whose twin is missing or stale")
-    notebooks.add_argument("chapters", nargs="*", metavar="NN", help="only these chapters, by number; all if none")
+    notebooks = commands.add_parser("notebooks", help="execute the chapters and pages whose twin is missing or stale")
+    notebooks.add_argument("chapters", nargs="*", metavar="NN", help="only these: a chapter's number, or a page's name")
     notebooks.add_argument("--force", action="store_true", help="execute also what is not stale")
     notebooks.add_argument("--check", action="store_true", help="only say what is stale; exit 1 if anything is")
     notebooks.set_defaults(run=_notebooks)
@@ -36,17 +36,33 @@ def parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="which GPUs, how fast, at what cost, for a model and its users")
     plan.add_argument("--model", required=True, metavar="ID", help="a published id, or its last part")
-    plan.add_argument(
-        "--precision", required=True, metavar="NAME", help=f"of the weights: {', '.join(memory.PRECISIONS)}"
-    )
+    plan.add_argument("--precision", metavar="NAME", help=f"of the weights: {', '.join(memory.PRECISIONS)}")
     plan.add_argument("--context", required=True, type=int, metavar="TOKENS", help="prompt and answer of a request")
     plan.add_argument("--users", required=True, type=int, metavar="N", help="requests that are served at the same time")
     plan.add_argument("--gpu", required=True, metavar="NAME", help=f"one of {', '.join(tables.gpus())}")
     plan.add_argument("--output", type=int, metavar="TOKENS", help="of the context, how many are generated")
     plan.add_argument("--kv-precision", metavar="NAME", help="of the KV cache; 16 bits if not given")
     plan.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs per replica")
+    plan.add_argument(
+        "--gpu-memory-utilization", type=float, metavar="SHARE", help="the engine's share of a card's memory"
+    )
+    plan.add_argument("--max-num-seqs", type=int, metavar="N", help="requests in a step at most")
+    plan.add_argument("--max-num-batched-tokens", type=int, metavar="N", help="tokens in a step at most")
+    plan.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
     plan.add_argument("--json", action="store_true", help="print one object instead of a table")
     plan.set_defaults(run=_plan)
+
+    trust = commands.add_parser("trust", help="what calc predicts against what public start-up logs report")
+    trust.add_argument("--add", type=Path, metavar="LOG", help="a start-up log of vLLM: first add it as a row")
+    trust.add_argument("--gpu", metavar="NAME", help="with --add: the card, which the log does not name")
+    trust.add_argument("--url", metavar="URL", help="with --add: where the log can be read")
+    trust.add_argument("--title", metavar="TEXT", help="with --add: what it is; the log's name if not given")
+    trust.add_argument("--name", default="", metavar="TEXT", help="with --add: the row's name; made if not given")
+    trust.add_argument(
+        "--model", default="", metavar="NAME", help="with --add: if calc names it otherwise than the log"
+    )
+    trust.add_argument("--precision", default="", metavar="NAME", help="with --add: if the log does not settle it")
+    trust.set_defaults(run=_trust)
 
     model = commands.add_parser("model", help="make the course's model ready and print its folder or id")
     model.set_defaults(run=_model)
@@ -73,16 +89,16 @@ def _model(_: argparse.Namespace) -> int:
 
 
 def _chosen(numbers: list[str]) -> list[Path]:
-    from .notebook.chapter import chapters
+    from .notebook.chapter import short_name, with_code
 
-    every = chapters()
+    every = with_code()
     if not numbers:
         return every
-    by_number = {path.name[:2]: path for path in every}
-    missing = [number for number in numbers if number.zfill(2) not in by_number]
+    by_name = {short_name(path): path for path in every}
+    missing = [number for number in numbers if number.zfill(2) not in by_name]
     if missing:
-        raise InputError(f"no chapter {', '.join(missing)} with code cells; there are {', '.join(by_number)}")
-    return [by_number[number.zfill(2)] for number in numbers]
+        raise InputError(f"no chapter {', '.join(missing)} with code cells; there are {', '.join(by_name)}")
+    return [by_name[number.zfill(2)] for number in numbers]
 
 
 def _notebooks(chosen: argparse.Namespace) -> int:
@@ -167,12 +183,84 @@ def _engine(chosen: argparse.Namespace) -> int:
         return status
 
 
+def _trust(chosen: argparse.Namespace) -> int:
+    from . import trust
+    from .trust import speed
+
+    if chosen.add:
+        _add_log(chosen)
+    rows = trust.memory_rows()
+    figures = [one for row in rows for one in trust.compared(row)]
+    if chosen.add:
+        figures = [one for one in figures if one.row == rows[-1]]
+    _print_figures(figures)
+    if chosen.add:
+        print("Added to src/llminfra/data/public_logs.json, held out. `make notebooks` refreshes the page.")
+    else:
+        settled = [row for row in speed.rows() if "ambiguous" not in row]
+        for figure, pairs in speed.by_figure(settled).items():
+            factors = sorted(speed.factor(ratio) for ratio, _ in pairs)
+            print(f"{figure}: {len(pairs)} rows, median {factors[len(pairs) // 2]:.2f}x off, worst {factors[-1]:.2f}x")
+        for row in rows:
+            if trust.unpredicted(row):
+                print(f"{row.name}: {trust.unpredicted(row)}")
+    return 0
+
+
+def _add_log(chosen: argparse.Namespace) -> None:
+    from datetime import date
+
+    from . import trust
+
+    if not chosen.gpu or not chosen.url:
+        raise InputError("--add needs --gpu, the card that the log is of, and --url, where it can be read")
+    try:
+        log = trust.parse(chosen.add.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise InputError(f"{chosen.add}: {error.strerror}") from None
+    row = trust.row_of(log, chosen.gpu, chosen.name, chosen.model, chosen.precision)
+    title = chosen.title or f"start-up log {chosen.add.name}"
+    trust.append(row, trust.Source(title, chosen.url, date.today().isoformat()))
+
+
+def _print_figures(figures: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from . import trust
+
+    console = Console()
+    table = Table("row", "kind", "predicted", "reported", "error", box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for one in figures:
+        style = "dim" if one.row.old or one.row.ambiguous else ""
+        sizes = [f"{size:,.0f}" if size >= 1000 else f"{size:.2f}" for size in (one.predicted, one.reported)]
+        table.add_row(one.row.name, one.kind, *sizes, f"{one.error:+.1%}", style=style)
+    console.print(table)
+    settled = [one for one in figures if not one.row.old and not one.row.ambiguous]
+    for kind in trust.summary(settled):
+        console.print(
+            f"{kind.kind}: {kind.rows} rows, median error {kind.median:.1%}, {kind.usual_share:.0%} within "
+            f"{trust.BARS[kind.kind].usual:.0%}, worst {kind.worst.error:+.1%} ({kind.worst.row.name})",
+            soft_wrap=True,
+        )
+
+
 def _plan(chosen: argparse.Namespace) -> int:
     wanted = {
         "output_tokens": chosen.output,
         "kv_precision": chosen.kv_precision,
         "tensor_parallel": chosen.tensor_parallel,
     }
+    engine = {
+        "gpu_memory_utilization": chosen.gpu_memory_utilization,
+        "max_num_seqs": chosen.max_num_seqs,
+        "max_num_batched_tokens": chosen.max_num_batched_tokens,
+        "graphs": False if chosen.enforce_eager else None,
+    }
+    engine = {name: value for name, value in engine.items() if value is not None}
+    wanted.update(engine)
     asked = (chosen.precision, chosen.context, chosen.users)
     try:
         one = planner.plan(chosen.model, chosen.gpu, *asked, **wanted)
@@ -180,6 +268,10 @@ def _plan(chosen: argparse.Namespace) -> int:
             print(json.dumps(one))
         else:
             _print_plan(one, planner.compare(chosen.model, *asked, planned=one, **wanted), chosen)
+            if one["fits"]:
+                checkpoint = chosen.model if "/" in chosen.model else None
+                words = planner.serve_words(one, chosen.context, chosen.kv_precision, checkpoint, **engine)
+                print("A replica: " + " ".join(words))
     except ValueError as error:
         raise InputError(str(error)) from None
     return 0
@@ -209,8 +301,7 @@ def _print_plan(one: dict[str, Any], every: list[dict[str, Any]], chosen: argpar
                 f"{row['ttft_s']:.3f}",
                 f"{1000 * row['itl_s']:.1f}",
                 f"{row['tokens_per_s']:.0f}",
-                f"{row['usd_per_hour']:.2f}",
-                f"{row['usd_per_million_output_tokens']:.2f}",
+                *[f"{row[key]:.2f}" if row[key] else "-" for key in ("usd_per_hour", "usd_per_million_output_tokens")],
             ]
         else:
             figures = ["no"]
@@ -219,6 +310,6 @@ def _print_plan(one: dict[str, Any], every: list[dict[str, Any]], chosen: argpar
     for row in every:
         if not row["fits"]:
             console.print(f"{row['gpu']}: {row['why']}", soft_wrap=True)
-    read = sorted({row["price_read"] for row in every if row["fits"]})
+    read = sorted({row["price_read"] for row in every if row["fits"] and row["price_read"]})
     notes = "Predicted from data sheets, not measured. TTFT: one prompt, no queue. $: on demand, lowest per GPU"
     console.print(f"{notes}{', read ' + read[0] if read else ''}. *: some value of GPU or price is unverified.")

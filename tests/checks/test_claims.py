@@ -6,14 +6,12 @@ import re
 import pytest
 from checks import claims, mutation
 
-from llminfra.notebook.chapter import as_python, chapters, code_cells
+from llminfra.notebook.chapter import as_python, code_cells, with_code
 
 pytestmark = pytest.mark.heavy
 
-CHAPTERS = chapters()
 
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", with_code(), ids=lambda path: path.stem)
 def test_every_claim_of_a_chapter_can_fail(chapter, hold, covered):
     hold(claims.problems(chapter))
     trees = [ast.parse(as_python(cell.source)) for cell in code_cells(chapter)]

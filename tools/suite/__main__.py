@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from llminfra.notebook import ledger, record, stamp
-from llminfra.notebook.chapter import ROOT, chapters
+from llminfra.notebook.chapter import ROOT, with_code
 from suite import account, jobs, lanes, mask
 from suite.busy import Watch
 from suite.jobs import Job
@@ -105,7 +105,7 @@ class Suite:
             "where the time went": account.times(self.phases, time.time() - self.began),
             "executed and standing": [
                 *account.remembered(self.executed, self.stands, results),
-                *filter(None, map(stamp.reported, chapters())),
+                *filter(None, map(stamp.reported, with_code())),
             ],
             "failed": failed,
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llminfra.models import cache_folder
 from llminfra.notebook import ledger, machine, stamp
-from llminfra.notebook.chapter import ROOT, chapters, code_cells, twin_path
+from llminfra.notebook.chapter import ROOT, code_cells, twin_path, with_code
 from suite import mask
 
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -44,7 +44,7 @@ def common_inputs(job: Job) -> dict[str, str]:
 
 def meaning(path: Path) -> str:
     """Return the digest of an input of tests: of a chapter its code alone, of anything else what `stamp.meaning` says."""
-    return stamp.code_digest(code_cells(path)) if path in chapters() else stamp.meaning(path)
+    return stamp.code_digest(code_cells(path)) if path in with_code() else stamp.meaning(path)
 
 
 def marker(file: Path) -> str:
@@ -77,7 +77,7 @@ def tests(paths: list[Path], slow: bool = False) -> tuple[list[Job], list[Job]]:
 def notebooks() -> list[Job]:
     """Return a job for each twin, and for each that starts an engine another on a processor masked to AVX2."""
     found = []
-    for chapter in chapters():
+    for chapter in with_code():
         if not twin_path(chapter).is_file():
             continue  # tests/notebook says so
         imported = set((stamp.read(chapter) or {}).get("distributions", ENGINES))

@@ -2,11 +2,23 @@
 
 from . import tables
 
-BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "int8": 8, "int4": 4.15625}
-"""Bits per quantized weight. int4 is weight-only in groups of 128, each with a 16-bit scale and a 4-bit zero point:
-4 + 20 / 128 (AWQ 2306.00978, GPTQ 2210.17323). fp8 and int8 keep one scale per row, which is not counted."""
+BITS = {
+    "fp32": 32,
+    "fp16": 16,
+    "bf16": 16,
+    "fp8": 8,
+    "int8": 8,
+    "nvfp4": 4.5,
+    "mxfp4": 4.25,
+    "int4": 4.15625,
+    "nf4": 4.126953125,
+}
+"""Bits per quantized weight. fp8 and int8 keep one scale per row, which is not counted. The others are weight-only here, with
+scales by the group: nvfp4 an 8-bit one for 16 weights, mxfp4 an 8-bit one for 32 (OCP Microscaling Formats), int4 a 16-bit
+scale and a 4-bit zero point for 128 (AWQ 2306.00978, GPTQ 2210.17323), nf4 an 8-bit one for 64 and a 32-bit one for 256 of
+these (QLoRA 2305.14314, double quantization)."""
 
-PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4", "mxfp4", "int4", "nf4")
 """The keys of `BITS`, widest first."""
 
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -22,7 +34,7 @@ def _bits(precision: str) -> float:
 def parameters(model: "str | dict") -> dict:
     """Return a decoder's parameter counts, counted from its configuration.
 
-    Keys: embedding (vocab x hidden), head (the same again unless tied), attention (q, k, v, o; for latent attention their
+    Keys: vision (an encoder for images), embedding (vocab x hidden), head (the same again unless tied), attention (q, k, v, o; for latent attention their
     compressed forms), bias (of q, k and v), mlp (gate, up, down; of all experts and the shared ones), expert (one
     expert's share of mlp, 0 in a dense model), router, norm, total, and active: what one token is multiplied with or
     looked up in, which is total less the experts that its router leaves out.
@@ -49,6 +61,7 @@ def parameters(model: "str | dict") -> dict:
     dense = (layers - routed) * 3 * hidden * m["intermediate"]
     always = routed * 3 * hidden * m["shared_intermediate"]
     counts = {
+        "vision": m["vision_parameters"],
         "embedding": m["vocab"] * hidden,
         "head": 0 if m["tied_embeddings"] else m["vocab"] * hidden,
         "attention": layers * attention,
@@ -98,25 +111,37 @@ def _bytes(parameters: float, shrinking: float, precision: str) -> float:
 def weights_bytes(model: "str | dict", precision: str) -> int:
     """Return the bytes of a model's weights.
 
-    Below 16 bits only the projections of the layers shrink: embedding, head, router, norms and biases stay in 16 bits, as
-    in the checkpoints that engines load. Raises ValueError for an unknown model or precision.
+    Below 16 bits only the projections of the layers shrink: embedding, head, router, norms, biases and an encoder for images
+    stay in 16 bits, as in the checkpoints that engines load; in mxfp4 and with experts only these shrink, as in gpt-oss, and the engine pads
+    their sides to multiples of 256 and 128 (vLLM 0.32.0, `fused_moe/oracle/mxfp4.py`). Raises ValueError for an unknown model or precision.
     """
-    counts = parameters(model)
-    return int(_bytes(counts["total"], counts["attention"] + counts["mlp"], precision))
+    m, counts = tables.model(model), parameters(model)
+    padding = 0.0
+    if precision == "mxfp4" and m["experts"]:
+        rounded = -(-m["hidden"] // 256) * 256 * -(-m["expert_intermediate"] // 128) * 128
+        padding = counts["mlp"] * (rounded / (m["hidden"] * m["expert_intermediate"]) - 1) * BITS[precision] / 8
+    return int(_bytes(counts["total"], _shrinking(counts, precision), precision) + padding)
+
+
+def _shrinking(counts: dict, precision: str) -> float:
+    """Return how many parameters a precision below 16 bits changes."""
+    return counts["mlp"] + (0 if precision == "mxfp4" and counts["expert"] else counts["attention"])
 
 
 def weights_read_bytes(model: "str | dict", precision: str, tokens: int) -> float:
     """Return the bytes of weights that a step over so many tokens is expected to read.
 
-    All of them in a dense model. In a mixture of experts each token picks experts_per_token of the experts of a layer;
+    All of them in a dense model, but for an input embedding that is not the head too: of it only the tokens' rows are read,
+    which are not counted. In a mixture of experts each token picks experts_per_token of the experts of a layer;
     with even and independent picks, experts x (1 - (1 - k / experts) ^ tokens) of them are picked by at least one token.
     """
     m, counts = tables.model(model), parameters(model)
     left_out = 0.0
+    looked_up = counts["vision"] + (0 if m["tied_embeddings"] else counts["embedding"])
     if m["experts"]:
         unread = m["experts"] * (1 - m["experts_per_token"] / m["experts"]) ** tables.positive("tokens", tokens)
         left_out = (m["layers"] - m["dense_layers"]) * unread * counts["expert"]
-    return _bytes(counts["total"] - left_out, counts["attention"] + counts["mlp"] - left_out, precision)
+    return _bytes(counts["total"] - looked_up - left_out, _shrinking(counts, precision) - left_out, precision)
 
 
 def kv_bytes_per_token(model: "str | dict", precision: str = "fp16") -> int:
@@ -131,7 +156,7 @@ def kv_bytes_per_token(model: "str | dict", precision: str = "fp16") -> int:
 
 
 def _layer_kv_bytes(m: dict, precision: str) -> float:
-    if precision == "int4":
+    if precision not in ("fp32", "fp16", "bf16", "fp8", "int8"):
         raise tables.unknown("precision of the cache", precision, ["fp32", "fp16", "bf16", "fp8", "int8"])
     values = m["kv_lora_rank"] + m["rope_head_dim"] if m["kv_lora_rank"] else 2 * m["kv_heads"] * m["head_dim"]
     return values * _bits(precision) / 8
@@ -174,6 +199,66 @@ def tensor_parallel_share(model: "str | dict", tensor_parallel: int) -> float:
     return 1.0 if m["kv_lora_rank"] else max(1 / tensor_parallel, 1 / m["kv_heads"])
 
 
+def server_defaults(gpu: "str | dict") -> tuple:
+    """Return (max_num_seqs, max_num_batched_tokens) of vLLM 0.32.0's server on a GPU, where they are not given.
+
+    `engine/arg_utils.py`, get_batch_defaults: 1,024 and 16,384 from 160 GiB on, 1,024 and 8,192 from 70 GiB on except on an
+    A100, and otherwise 256 and 2,048.
+    """
+    g = tables.gpu(gpu)
+    if g["usable_bytes"] >= 160 * 2**30:
+        return 1024, 16384
+    if g["usable_bytes"] >= 70 * 2**30 and "a100" not in g["title"].lower():
+        return 1024, 8192
+    return 256, 2048
+
+
+IN_FLIGHT = 2
+"""Steps that an engine has under way on a GPU: with asynchronous scheduling the next one is planned while one runs."""
+
+
+def cache_blocks(
+    model: "str | dict", available_bytes: int, precision: str, block_tokens: int = 16, share: float = 1.0
+) -> int:
+    """Return how many blocks vLLM cuts `available_bytes` into; `share` is that of one GPU of several.
+
+    A block holds block_tokens of every layer of a group. Layers that see everything and layers with a window are put into groups
+    of one size, the smaller kind's (the larger one's if that has not 1.5 times as many), padded where they do not come out even:
+    all groups draw from one pool (`v1/core/kv_cache_utils.py`, _get_kv_cache_groups_uniform_page_size).
+    """
+    m = tables.model(model)
+    return int(available_bytes // (int(block_tokens * _layer_kv_bytes(m, precision) * share) * _group_layers(m)))
+
+
+def _group_layers(m: dict) -> int:
+    """Return the layers of a group."""
+    kinds = [layers for layers in (m["layers"] - m["window_layers"], m["window_layers"]) if layers]
+    return max(kinds) if max(kinds) < 1.5 * min(kinds) else min(kinds)
+
+
+def group_windows(model: "str | dict") -> tuple:
+    """Return the window in tokens of each group of layers, 0 where it sees everything: `windows` of the simulator."""
+    m = tables.model(model)
+    size = _group_layers(m)
+    full, windowed = m["layers"] - m["window_layers"], m["window_layers"]
+    return (0,) * -(-full // size) + (m["window"],) * -(-windowed // size)
+
+
+def request_blocks(model: "str | dict", context_tokens: int, in_flight_tokens: int, block_tokens: int = 16) -> int:
+    """Return how many blocks one request of `context_tokens` takes at most, over all groups of layers.
+
+    A layer with a window keeps it, less one, and the tokens of the steps under way, in whole blocks and one more
+    (SlidingWindowSpec.max_admission_blocks_per_request).
+    """
+    total = 0
+    for window in group_windows(model):
+        if window:
+            total += kv_blocks(min(context_tokens, window - 1 + in_flight_tokens), block_tokens) + 1
+        else:
+            total += kv_blocks(context_tokens, block_tokens)
+    return total
+
+
 def plan(
     model: "str | dict",
     gpu: "str | dict",
@@ -181,8 +266,8 @@ def plan(
     context_tokens: int,
     kv_precision: "str | None" = None,
     gpu_memory_utilization: float = 0.92,
-    max_num_batched_tokens: int = 2048,
-    max_num_seqs: int = 256,
+    max_num_batched_tokens: "int | None" = None,
+    max_num_seqs: "int | None" = None,
     block_tokens: int = 16,
     graphs: bool = True,
     tensor_parallel: int = 1,
@@ -191,14 +276,18 @@ def plan(
 
     Keys, in bytes and per GPU: budget (usable x gpu_memory_utilization), weights, activation (the widest layer's
     intermediates for max_num_batched_tokens, and the sampler's copies of the logits), graph, other, kv (what is left for
-    the cache, 0 at least); then blocks (one more is set aside as the null block), kv_tokens, max_concurrent (bounded by
-    max_num_seqs), fits (at least one whole request fits). The order of subtraction is that of vLLM 0.32.0,
+    the cache, 0 at least); then blocks (of vLLM, one less than it cuts, since one is set aside as the null block), concurrency
+    (requests of `context_tokens` in the whole cache, as vLLM logs it), kv_tokens (that times context_tokens, as vLLM logs
+    them), max_concurrent (bounded by max_num_seqs), fits (at least one whole request fits). The order of subtraction is that of vLLM 0.32.0,
     `v1/worker/gpu_worker.py`, determine_available_memory; activation, graph and other are estimates from
-    `tables.assumption` (`graphs=False` for eager mode). The defaults are the server's on GPUs below 70 GiB and on the
-    A100. `kv_precision` None means 16 bits. With `tensor_parallel` GPUs each holds its share of weights and cache.
+    `tables.assumption` (`graphs=False` for eager mode). Sequences and tokens of a step are `server_defaults` where they are None.
+    `kv_precision` None means 16 bits. With `tensor_parallel` GPUs each holds its share of weights and cache.
     """
     m, g = tables.model(model), tables.gpu(gpu)
     tables.positive("context_tokens", context_tokens)
+    usual_seqs, usual_tokens = server_defaults(g)
+    max_num_seqs = usual_seqs if max_num_seqs is None else max_num_seqs
+    max_num_batched_tokens = usual_tokens if max_num_batched_tokens is None else max_num_batched_tokens
     tables.positive("max_num_batched_tokens", max_num_batched_tokens)
     tables.positive("max_num_seqs", max_num_seqs)
     tables.whole("block_tokens", block_tokens)
@@ -207,24 +296,26 @@ def plan(
     widest = max(m["intermediate"], m["experts_per_token"] * m["expert_intermediate"] + m["shared_intermediate"])
     layer = 2 * max_num_batched_tokens * (4 * m["hidden"] + 3 * widest // tensor_parallel)
     logits = 4 * tables.assumption("logit_copies")["value"] * max_num_seqs * m["vocab"]
+    communication = tables.assumption("communication_bytes")["value"]
     parts = {
         "budget_bytes": budget,
         "weights_bytes": -(-weights_bytes(m, precision) // tensor_parallel),
         "activation_bytes": layer + logits,
         "graph_bytes": tables.assumption("graph_bytes")["value"] if graphs else 0,
-        "other_bytes": tables.assumption("other_bytes")["value"],
+        "other_bytes": tables.assumption("other_bytes")["value"] + (communication if tensor_parallel > 1 else 0),
     }
     cache = kv_precision or "fp16"
-    block_bytes = int(block_tokens * kv_bytes_per_token(m, cache) * share)
     left = budget - sum(size for name, size in parts.items() if name != "budget_bytes")
-    blocks = max(0, left // block_bytes - 1)
-    request_bytes = int(kv_bytes(m, kv_blocks(context_tokens, block_tokens) * block_tokens, cache) * share)
-    resident = blocks * block_bytes // request_bytes
+    cut = cache_blocks(m, max(0, left), cache, block_tokens, share)
+    blocks = max(0, cut - 1)
+    needed = request_blocks(m, context_tokens, IN_FLIGHT * max_num_batched_tokens, block_tokens)
+    resident = blocks // needed
     parts.update(
         {
             "kv_bytes": max(0, left),
             "blocks": blocks,
-            "kv_tokens": blocks * block_tokens,
+            "concurrency": cut / needed,
+            "kv_tokens": int(cut / needed * context_tokens),
             "max_concurrent": min(resident, max_num_seqs),
             "fits": resident >= 1,
         }

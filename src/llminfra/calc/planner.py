@@ -1,37 +1,53 @@
 """From a model, a precision, a context and a number of users to GPUs, speed and dollars."""
 
-from . import cost, memory, roofline, tables
+from . import cost, memory, names, roofline, tables
+
+
+def precision_of(model: "str | dict", gpu: "str | dict", precision: "str | None") -> str:
+    """Return the precision that is meant: as people write it (`names.precision`), or if none is given what the model's name says
+    (Qwen3-8B-AWQ), or else 16 bits, bf16 where the GPU has it. Raises ValueError for an unknown one."""
+    if precision is None:
+        said = "" if isinstance(model, dict) else names.quantized(model)[1]
+        return said or ("bf16" if tables.gpu(gpu)["bf16"] else "fp16")
+    found = names.precision(precision, memory.PRECISIONS)
+    if found is None:
+        raise tables.unknown("precision", precision, list(memory.PRECISIONS))
+    return found
 
 
 def plan(
     model: "str | dict",
     gpu: "str | dict",
-    precision: str,
+    precision: "str | None",
     context_tokens: int,
     users: int,
     output_tokens: "int | None" = None,
     kv_precision: "str | None" = None,
     tensor_parallel: int = 1,
+    **engine,
 ) -> dict:
     """Return how many of a GPU serve `users` requests at once, how fast, and what that costs.
 
     Each request has `context_tokens` in the end, of which it generates the last `output_tokens` (None: a quarter, 256 at
-    most). Keys:
+    most). `precision` as for `precision_of`. `engine` are further settings of `memory.plan`: gpu_memory_utilization,
+    max_num_seqs, max_num_batched_tokens, graphs. Keys:
 
     - model, gpu, precision, tensor_parallel (GPUs per replica), weights_bytes, kv_bytes_per_token;
     - fits (one replica holds the weights and a request), why ("" or what is missing), max_concurrent (requests that one
       replica holds), replicas, gpus, batch (requests on the fullest replica);
-    - ttft_s: the prefill of one prompt on an idle replica, no queue; itl_s: a decode step of that batch in mid-answer;
-      tokens_per_s: output of all replicas, their prefills counted: users x output / (output x itl + batch x prefill);
-    - usd_per_hour (of all GPUs, at the lowest complete and verified on-demand price per GPU, or else the lowest one),
-      usd_per_million_output_tokens (always busy), provider, price_read, unverified (what of GPU and price no primary
-      source confirms). A GPU record of the caller's own has the price that it holds as usd_per_gpu_hour; without one
+    - ttft_s: to the first token of a prompt that is alone on an idle replica; ttft_burst_s: to the last first token if all users
+      of a replica ask at once, so that their prompts are read one after the other; itl_s: a decode step of that batch in
+      mid-answer; tokens_per_s: output of all replicas, their prefills counted: users x output / (output x itl + batch x prefill);
+    - usd_per_hour (of the machines that hold the replicas, each within one machine, at the lowest complete and verified
+      on-demand price, or else the lowest one), usd_per_million_output_tokens (always busy), provider, instance (how many of
+      which machine), price_read, unverified (what of GPU and price no primary source confirms). A GPU record of the caller's own has the price that it holds as usd_per_gpu_hour; without one
       these are None.
 
     Where it does not fit, replicas and gpus are 0 and what follows from them is None. Speeds are the roofline's with the
     efficiencies of `tables.assumption`. Raises ValueError for what cannot be: an unknown name, a precision that the GPU
     does not multiply, a context that the model was not made for, no users.
     """
+    precision = precision_of(model, gpu, precision)
     m, g = tables.model(model), tables.gpu(gpu)
     tables.whole("users", users)
     if tables.whole("context_tokens", context_tokens) < 2:
@@ -44,7 +60,12 @@ def plan(
         raise ValueError(f"output_tokens must be less than context_tokens, {context_tokens}, not {output_tokens}")
     roofline.rate_flop_per_s(g, precision)
     settings = {"kv_precision": kv_precision, "tensor_parallel": tensor_parallel}
-    divided = memory.plan(m, g, precision, context_tokens, **settings)  # type: ignore[arg-type]
+    seqs, tokens = engine.get("max_num_seqs"), engine.get("max_num_batched_tokens")
+    if seqs and tokens and tokens < seqs:
+        raise ValueError(
+            f"max_num_batched_tokens ({tokens}) must be at least max_num_seqs ({seqs}): the engine refuses less"
+        )
+    divided = memory.plan(m, g, precision, context_tokens, **engine, **settings)  # type: ignore[arg-type]
     at_once = divided["max_concurrent"]
     result = {
         "model": m["name"],
@@ -61,39 +82,94 @@ def plan(
         "replicas": -(-users // at_once) if at_once else 0,
     }
     result["gpus"] = result["replicas"] * tensor_parallel
-    result.update(_price(g))
+    result.update(_rent(g, result["replicas"], tensor_parallel))
     if not divided["fits"]:
-        del result["usd_per_gpu_hour"]
-        for key in ("batch", "ttft_s", "itl_s", "tokens_per_s", "usd_per_hour", "usd_per_million_output_tokens"):
+        for key in (
+            "batch",
+            "ttft_s",
+            "ttft_burst_s",
+            "itl_s",
+            "tokens_per_s",
+            "usd_per_hour",
+            "usd_per_million_output_tokens",
+        ):
             result[key] = None
         return result
     batch = -(-users // result["replicas"])
     prompt = context_tokens - output_tokens
-    ttft_s = roofline.prefill_s(m, g, precision, prompt, **settings)["seconds"]
+    ttft_s = roofline.ttft_s(m, g, precision, prompt, **settings)  # type: ignore[arg-type]
+    prefill_s = roofline.prefill_s(m, g, precision, prompt, **settings)["seconds"]
     itl_s = roofline.decode_step_s(m, g, precision, batch, prompt + output_tokens // 2, **settings)["seconds"]
-    tokens_per_s = users * output_tokens / (output_tokens * itl_s + batch * ttft_s)
-    result.update({"batch": batch, "ttft_s": ttft_s, "itl_s": itl_s, "tokens_per_s": tokens_per_s})
-    each = result.pop("usd_per_gpu_hour")
-    result["usd_per_hour"] = result["gpus"] * each if each else None
-    million = cost.usd_per_million_tokens(result["usd_per_hour"], tokens_per_s) if each else None
+    tokens_per_s = users * output_tokens / (output_tokens * itl_s + batch * prefill_s)
+    burst_s = ttft_s + (batch - 1) * prefill_s
+    result.update({"batch": batch, "ttft_s": ttft_s, "ttft_burst_s": burst_s, "itl_s": itl_s})
+    result["tokens_per_s"] = tokens_per_s
+    hourly = result["usd_per_hour"]
+    million = cost.usd_per_million_tokens(hourly, tokens_per_s) if hourly else None
     result["usd_per_million_output_tokens"] = million
     return result
 
 
-def _price(g: dict) -> dict:
+def serve_words(
+    plan: dict,
+    context_tokens: int,
+    kv_precision: "str | None" = None,
+    checkpoint: "str | None" = None,
+    **engine,
+) -> list:
+    """Return the command that starts a replica of a plan, word by word: `vllm serve` and its arguments.
+
+    `checkpoint` is the published id of the weights; without one it is the model's, which a quantized plan has to replace by one
+    of its kind. `engine` as for `plan`.
+    """
+    words = ["vllm", "serve", checkpoint or tables.model(plan["model"])["id"], "--max-model-len", str(context_tokens)]
+    if plan["precision"] in ("fp16", "bf16", "fp32"):
+        words += ["--dtype", {"fp16": "half", "bf16": "bfloat16", "fp32": "float32"}[plan["precision"]]]
+    elif plan["precision"] == "fp8":
+        words += ["--quantization", "fp8"]
+    elif plan["precision"] == "nf4":
+        words += ["--quantization", "bitsandbytes"]
+    if plan["tensor_parallel"] > 1:
+        words += ["--tensor-parallel-size", str(plan["tensor_parallel"])]
+    if kv_precision == "fp8":
+        words += ["--kv-cache-dtype", "fp8"]
+    for name in ("gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens"):
+        if engine.get(name) is not None:
+            words += ["--" + name.replace("_", "-"), str(engine[name])]
+    return words + ([] if engine.get("graphs", True) else ["--enforce-eager"])
+
+
+def _rent(g: dict, replicas: int, size: int) -> dict:
+    """Return what it costs by the hour to rent `replicas` groups of `size` GPUs, each group within one machine.
+
+    Machines are rented in the sizes that a provider has, and idle GPUs of one are paid too. Complete and verified prices go
+    first. Keys: usd_per_hour (None where nobody is known to rent such a machine), provider, instance, price_read, unverified.
+    """
     if g["name"] not in tables.gpus() or "usd_per_gpu_hour" in g:  # a record of the caller's own
-        own = {"usd_per_gpu_hour": g.get("usd_per_gpu_hour"), "provider": None, "price_read": None}
-        own["unverified"] = sorted(g.get("unverified", []))
+        each = g.get("usd_per_gpu_hour")
+        own = {"usd_per_hour": replicas * size * each if each else None, "provider": None, "instance": None}
+        own.update({"price_read": None, "unverified": sorted(g.get("unverified", []))})
         return own
-    found = tables.prices(g["name"])
-    sound = [row for row in found if not row["partial"] and not row["unverified"]]
-    row = (sound or found)[0]
-    unverified = sorted(g["unverified"]) + (["price"] if row["unverified"] else [])
+    offers = []
+    for row in tables.prices(g["name"]):
+        for held in row["sizes"]:
+            if held >= size:
+                machines = -(-max(1, replicas) // (held // size))
+                doubtful = bool(row["partial"] or row["unverified"])
+                offers.append(
+                    (doubtful, machines * held * row["usd_per_gpu_hour"], row["provider"], held, machines, row)
+                )
+    if not offers:
+        nobody: dict = {"usd_per_hour": None, "provider": None, "instance": None, "price_read": None}
+        nobody["unverified"] = sorted(g["unverified"])
+        return nobody
+    doubtful, usd, provider, held, machines, row = min(offers, key=lambda offer: offer[:5])
     return {
-        "usd_per_gpu_hour": row["usd_per_gpu_hour"],
-        "provider": row["provider"],
+        "usd_per_hour": usd,
+        "provider": provider,
+        "instance": f"{machines} x {row['instance']}" + (f" of {held} GPUs" if held > 1 else ""),
         "price_read": row["read"],
-        "unverified": unverified,
+        "unverified": sorted(g["unverified"]) + (["price"] if doubtful else []),
     }
 
 
@@ -118,7 +194,12 @@ def _missing(divided: dict, m: dict, g: dict, precision: str, context_tokens: in
 
 
 def compare(
-    model: "str | dict", precision: str, context_tokens: int, users: int, planned: "dict | None" = None, **settings
+    model: "str | dict",
+    precision: "str | None",
+    context_tokens: int,
+    users: int,
+    planned: "dict | None" = None,
+    **settings,
 ) -> list:
     """Return `plan` for every known GPU, from the smallest; where the precision is not multiplied, `why` says so.
 
@@ -130,10 +211,11 @@ def compare(
         if planned is not None and planned["gpu"] == name:
             rows.append(planned)
             continue
+        kind = precision_of(model, name, precision)
         try:
-            rows.append(plan(m, name, precision, context_tokens, users, **settings))
+            rows.append(plan(m, name, kind, context_tokens, users, **settings))
         except ValueError as error:
-            if precision in tables.gpu(name)["rates"] or precision == "int4":
+            if kind in tables.gpu(name)["rates"] or kind in roofline.FULL:
                 raise
-            rows.append({"model": m["name"], "gpu": name, "precision": precision, "fits": False, "why": str(error)})
+            rows.append({"model": m["name"], "gpu": name, "precision": kind, "fits": False, "why": str(error)})
     return rows

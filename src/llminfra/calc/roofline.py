@@ -1,28 +1,33 @@
-"""How fast a step can be: it takes as long as its arithmetic or its memory traffic, whichever is slower.
+"""How fast a step can be: each part of it takes as long as its arithmetic or its memory traffic, whichever is slower.
 
 The model is the roofline of Williams, Waterman and Patterson (2009), applied to decoding as in kipply's "Transformer
-inference arithmetic" (2022) and the JAX scaling book, chapter 7. Steps lose a share of the sheet's rates to what
-`tables.assumption` calls compute_efficiency and memory_efficiency; both can be given to every function.
+inference arithmetic" (2022) and the JAX scaling book, chapter 7. The parts of a step follow one another, so their times add:
+the start of each layer's kernels, the matrices, attention, and the exchange between GPUs. Real steps reach a share of the
+sheet's rates, `tables.assumption` compute_efficiency and memory_efficiency, which are fitted on public measurements
+(benchmarks/fit_speed.py); these and layer_launch_s can be given to every function.
 """
 
 from . import memory, tables
 
-FULL = {"int4": "fp16"}
+FULL = {"nvfp4": "fp16", "mxfp4": "fp16", "int4": "fp16", "nf4": "fp16"}
 """Weight-only formats multiply in 16 bits after they are unpacked."""
 
 
 def rate_flop_per_s(gpu: "str | dict", precision: str) -> float:
     """Return a GPU's dense operations per second for weights of this precision.
 
-    Raises ValueError if it multiplies no such numbers: a T4 has no bf16, an A100 no fp8.
+    fp8 weights on a GPU without fp8 arithmetic are unpacked and multiplied in 16 bits, as vLLM 0.32.0 does from capability 7.5
+    on (`layers/quantization/fp8.py`). Raises ValueError if it multiplies no such numbers: a T4 has no bf16.
     """
     g = tables.gpu(gpu)
     rates = g["rates"]
     multiplied = FULL.get(precision, precision)
+    if precision == "fp8" and "fp8" not in rates:
+        multiplied = "fp16"
     if multiplied not in rates:
         if precision not in memory.BITS:
             raise tables.unknown("precision", precision, list(memory.PRECISIONS))
-        usable = [name for name in memory.PRECISIONS if FULL.get(name, name) in rates]
+        usable = [name for name in memory.PRECISIONS if FULL.get(name, name) in rates or name == "fp8"]
         raise ValueError(f"{g['name']} multiplies no {precision}; it has {', '.join(usable)}")
     return rates[multiplied]
 
@@ -35,7 +40,8 @@ def ridge_flop_per_byte(gpu: "str | dict", precision: str = "fp16") -> float:
 def decode_ceiling_per_s(model: "str | dict", gpu: "str | dict", precision: str = "fp16") -> float:
     """Return the tokens per second that one stream cannot exceed: each token reads every weight that it uses once.
 
-    Bandwidth / bytes read; the cache and the launch of kernels only lower it.
+    Bandwidth / bytes read; the cache and the launch of kernels only lower it. Of an input embedding that is not the head too,
+    only the token's row is read, which is not counted.
     """
     return tables.gpu(gpu)["bandwidth_bytes_per_s"] / memory.weights_read_bytes(model, precision, 1)
 
@@ -63,7 +69,9 @@ def work(model: "str | dict", kv_precision: "str | None" = None) -> dict:
     m = tables.model(model)
     counts = memory.parameters(m)
     head = counts["head"] or counts["embedding"]
-    layers_only = counts["active"] - counts["embedding"] - counts["head"] - counts["norm"] - counts["bias"]
+    layers_only = (
+        counts["active"] - counts["embedding"] - counts["head"] - counts["norm"] - counts["bias"] - counts["vision"]
+    )
     dim = m["nope_head_dim"] + m["rope_head_dim"] + m["v_head_dim"] if m["kv_lora_rank"] else 2 * m["head_dim"]
     return {
         "flop_per_token": 2 * layers_only,
@@ -88,36 +96,54 @@ def step_parts(
     tensor_parallel: int = 1,
     compute_efficiency: "float | None" = None,
     memory_efficiency: "float | None" = None,
+    layer_launch_s: "float | None" = None,
 ):
     """Return a function of (tokens, samples, pairs, cached) that gives a step's parts.
 
-    Its arguments are those that `simulator.simulate` gives; it returns compute_s, memory_s, link_s (all-reduces, 0 on one
-    GPU), flop, and bytes of all GPUs together. `decode_step_s` and `prefill_s` say what is counted.
+    Its arguments are those that `simulator.simulate` gives. It returns, in seconds, (launch, linear_compute, linear_memory,
+    head_compute, head_memory, attention_compute, attention_memory, link), and then flop and bytes of all GPUs together: of each
+    part that has two times the longer one counts. `decode_step_s` and `prefill_s` say what is in them.
     """
     m = tables.model(model)
     if compute_efficiency is None:
         compute_efficiency = tables.assumption("compute_efficiency")["value"]
     if memory_efficiency is None:
         memory_efficiency = tables.assumption("memory_efficiency")["value"]
+    if layer_launch_s is None:
+        layer_launch_s = tables.assumption("layer_launch_s")["value"]
     tables.fraction("compute_efficiency", compute_efficiency)
     tables.fraction("memory_efficiency", memory_efficiency)
+    tables.not_negative("layer_launch_s", layer_launch_s)
     unit = work(m, kv_precision)
     per_token, per_sample, per_pair = unit["flop_per_token"], unit["flop_per_sample"], unit["flop_per_pair"]
     per_cached = unit["bytes_per_cached"]
     share = memory.tensor_parallel_share(m, tensor_parallel)
     rate = rate_flop_per_s(gpu, precision) * compute_efficiency * tensor_parallel
     bandwidth = tables.gpu(gpu)["bandwidth_bytes_per_s"] * memory_efficiency
-    dense = 0.0 if m["experts"] else memory.weights_read_bytes(m, precision, 1)
+    head_bytes = max(2, memory.BITS[precision] / 8) * per_sample / 2
+    dense = 0.0 if m["experts"] else memory.weights_read_bytes(m, precision, 1) - head_bytes
+    launch_s = m["layers"] * layer_launch_s
+    head_memory_s = head_bytes / tensor_parallel / bandwidth
 
     def parts(tokens: int, samples: int, pairs: float, cached: float) -> tuple:
-        flop = tokens * per_token + samples * per_sample + pairs * per_pair
-        weights = dense or memory.weights_read_bytes(m, precision, tokens)
+        weights = dense or memory.weights_read_bytes(m, precision, tokens) - head_bytes
         cache = cached * per_cached
         # Two all-reduces a layer, after attention and after the MLP (Megatron-LM 1909.08053).
         link_s = 0.0
         if tensor_parallel > 1:
             link_s = 2 * m["layers"] * all_reduce_s(gpu, 2 * tokens * m["hidden"], tensor_parallel)
-        return flop / rate, (weights / tensor_parallel + cache * share) / bandwidth, link_s, flop, weights + cache
+        return (
+            launch_s,
+            tokens * per_token / rate,
+            weights / tensor_parallel / bandwidth,
+            samples * per_sample / rate,
+            head_memory_s,
+            pairs * per_pair / rate,
+            cache * share / bandwidth,
+            link_s,
+            tokens * per_token + samples * per_sample + pairs * per_pair,
+            weights + head_bytes + cache,
+        )
 
     return parts
 
@@ -130,21 +156,35 @@ def step_time(model: "str | dict", gpu: "str | dict", precision: str, **settings
     parts = step_parts(model, gpu, precision, **settings)
 
     def seconds(tokens: int, samples: int, pairs: float, cached: float) -> float:
-        compute_s, memory_s, link_s, _, _ = parts(tokens, samples, pairs, cached)
-        return max(compute_s, memory_s) + link_s
+        launch, linear_c, linear_m, head_c, head_m, attention_c, attention_m, link, _, _ = parts(
+            tokens, samples, pairs, cached
+        )
+        return launch + max(linear_c, linear_m) + max(head_c, head_m) + max(attention_c, attention_m) + link
 
     return seconds
 
 
 def _step(parts, tokens: int, samples: int, pairs: float, cached: float) -> dict:
-    compute_s, memory_s, link_s, flop, moved = parts(tokens, samples, pairs, cached)
-    seconds = max(compute_s, memory_s) + link_s
+    launch, linear_c, linear_m, head_c, head_m, attention_c, attention_m, link, flop, moved = parts(
+        tokens, samples, pairs, cached
+    )
+    both = ((linear_c, linear_m), (head_c, head_m), (attention_c, attention_m))
+    kinds = {
+        "compute": sum([compute for compute, traffic in both if compute > traffic]),
+        "memory": sum([traffic for compute, traffic in both if compute <= traffic]),
+        "launch": launch,
+        "link": link,
+    }
+    seconds = launch + max(linear_c, linear_m) + max(head_c, head_m) + max(attention_c, attention_m) + link
     return {
         "seconds": seconds,
-        "bound": "compute" if compute_s > memory_s else "memory",
-        "compute_s": compute_s,
-        "memory_s": memory_s,
-        "link_s": link_s,
+        "bound": max(("memory", "compute", "launch", "link"), key=lambda kind: kinds[kind]),
+        "launch_s": launch,
+        "linear_s": max(linear_c, linear_m),
+        "linear_bound": "compute" if linear_c > linear_m else "memory",
+        "head_s": max(head_c, head_m),
+        "attention_s": max(attention_c, attention_m),
+        "link_s": link,
         "flop": flop,
         "bytes": moved,
         "tokens_per_s": tokens / seconds,
@@ -161,13 +201,13 @@ def decode_step_s(
 ) -> dict:
     """Return one decode step for `batch` sequences, each with `context_tokens` in the cache.
 
-    `settings` are those of `step_parts`: kv_precision, tensor_parallel, compute_efficiency, memory_efficiency.
-    Keys: seconds, bound ("compute" or "memory", whichever is slower), compute_s, memory_s, link_s (all-reduces, 0 on one
-    GPU), flop, bytes (of all GPUs together), tokens_per_s (of the batch). Reads the weights once (of a mixture of
-    experts, those expected to be picked) and the cache of each sequence; computes 2 FLOP per parameter and sequence, and
-    4 x heads x head dim per layer, sequence and cached token. An untied input embedding is counted as read though only a
-    few rows are (2 % of Llama-2-7B, 7 % of Qwen2.5-7B), and launching kernels takes no time: short steps are slower than
-    this.
+    `settings` are those of `step_parts`: kv_precision, tensor_parallel, compute_efficiency, memory_efficiency, layer_launch_s.
+    Keys: seconds, and its parts launch_s (starting the kernels of each layer), linear_s (the matrices of the layers: 2 FLOP
+    per parameter and sequence, the weights read once; of a mixture of experts, those expected to be picked), head_s (the
+    matrix that scores the vocabulary), attention_s (4 x heads x head dim FLOP per layer, sequence and cached token, the cache
+    of each sequence read), link_s (all-reduces, 0 on one GPU); bound ("memory", "compute", "launch" or "link": what the parts
+    that take longest wait for), linear_bound (what the matrices of the layers wait for), flop, bytes (of all GPUs together),
+    tokens_per_s (of the batch).
     """
     m = tables.model(model)
     tables.positive("batch", batch)
@@ -197,16 +237,29 @@ def prefill_s(
     return _step(step_parts(m, gpu, precision, **settings), tokens, 1, pairs, tokens)
 
 
-def critical_batch(model: "str | dict", gpu: "str | dict", precision: str, context_tokens: int = 0) -> "int | None":
-    """Return the knee: the smallest batch whose decode step is bound by compute at the sheet's rates, or None.
+def ttft_s(
+    model: "str | dict", gpu: "str | dict", precision: str, tokens: int, request_s: "float | None" = None, **settings
+) -> float:
+    """Return the time to the first token of a prompt that is alone: its prefill, and `request_s` for the way to it and back.
 
-    With a long context each sequence brings more cache traffic than arithmetic, and no batch is large enough; so too
-    beyond a million sequences, where the search ends.
+    request_s (HTTP, tokenizer, scheduler) is `tables.assumption`'s unless it is given; `settings` are those of `step_parts`.
     """
+    if request_s is None:
+        request_s = tables.assumption("request_s")["value"]
+    return tables.not_negative("request_s", request_s) + prefill_s(model, gpu, precision, tokens, **settings)["seconds"]
+
+
+def critical_batch(model: "str | dict", gpu: "str | dict", precision: str) -> "int | None":
+    """Return the knee: the smallest batch at which arithmetic bounds the matrices of the layers, at the sheet's rates, or None.
+
+    Attention has no knee: each sequence brings its own cache, and a larger batch reads more of them. None for a mixture of
+    experts that is still reading more of its experts at a million sequences.
+    """
+    parts = step_parts(model, gpu, precision, compute_efficiency=1, memory_efficiency=1, layer_launch_s=0)
 
     def bound(batch: int) -> bool:
-        step = decode_step_s(model, gpu, precision, batch, context_tokens, compute_efficiency=1, memory_efficiency=1)
-        return step["bound"] == "compute"
+        found = parts(batch, batch, 0, 0)
+        return found[1] > found[2]
 
     low, high = 0, 1
     while not bound(high):

@@ -7,7 +7,7 @@ What a step costs comes from a function of four numbers: `roofline.step_time` pr
 
 import heapq
 
-from . import replica, tables
+from . import replica, scheduler, tables
 
 ROUTINGS = ("round robin", "least loaded", "prefix affinity")
 ARRIVES, STEPPED, MOVED, WAKES = range(4)
@@ -32,11 +32,13 @@ def simulate(
 
     - batching: "continuous", "static" (a batch of max_num_seqs runs until its longest is done), or "dynamic" (so too,
       but started after max_wait_s with what is there);
-    - max_num_seqs; max_num_batched_tokens, the token budget of a step; chunked_prefill (False: prompts run whole, the
-      first one of a step even over budget);
+    - max_num_seqs; max_num_batched_tokens, the token budget of a step; chunked_prefill (False: prompts run whole, and the
+      budget is at least the longest request, as vLLM demands); policy: "fcfs", first come, first served, or "priority";
     - blocks (None: memory without end), block_tokens; reserve: "paged", "power of two", or a number of tokens set aside
       for each request (`kvblocks.reserved_tokens`);
-    - prefix_caching: prompts of one group share the blocks of what they share.
+    - prefix_caching: prompts of one group share the blocks of what they share;
+    - windows: for each group of layers how far back they look, in tokens (0: to the beginning). All groups take their blocks
+      from the same pool, so that a block holds its tokens for one group only; what a window has passed is given back.
 
     `routing` is one of `ROUTINGS`: prefix affinity sends a group to one replica while that has not more than twice the
     mean load. With `prefill_replicas`, so many further replicas run prompts only, and their cache moves to the others in
@@ -47,7 +49,7 @@ def simulate(
     inter-token limit holds for a request's mean), ttft_s, itl_s, e2e_s and queue_s (each mean, p50, p90, p95, p99, max),
     utilisation (share of the time that a replica steps, one each), mean_batch, steps, preemptions, recomputed_tokens,
     prefix_hit_share, kv_use_mean, kv_waste_mean (0 to 1, over steps; None without an end of memory; waste None with
-    prefix caching, where places are shared), kv (pairs of seconds and share used, of the fullest replica), gaps (how many itl_s
+    prefix caching, where places are shared, and with windows), kv (pairs of seconds and share used, of the fullest replica), gaps (how many itl_s
     describes), largest_step_s, and requests: a tuple each of arrival_ns, start_ns, first_ns, finish_ns, prompt, output, preemptions and replica.
 
     Raises ValueError for a setting that cannot be, and for a request without a prompt or an output, or one that no replica
@@ -62,15 +64,20 @@ def simulate(
     if not requests:
         raise ValueError("no requests to simulate")
     checked = replica.settings(engine)
-    role = "decode" if prefill_replicas else "both"
-    pool = [replica.Replica(i, step_s, checked, role) for i in range(replicas)]
-    entry = [replica.Replica(replicas + i, step_s, checked, "prefill") for i in range(prefill_replicas)] or pool
-    every = pool if entry is pool else pool + entry
+    if prefill_replicas and tuple(checked["windows"]) != (0,):
+        raise ValueError("a cache with windows is not moved: leave out prefill_replicas, or set windows to (0,)")
     for number, request in enumerate(requests):
         for what in ("prompt", "output"):
             tables.whole(f"{what} of request {number}", getattr(request, what))
         tables.not_negative(f"arrival_ns of request {number}", request.arrival_ns)
-    sequences = [replica.Sequence(i, request) for i, request in enumerate(requests)]
+    if not checked["chunked_prefill"]:
+        longest = max([request.prompt + request.output for request in requests])
+        checked["max_num_batched_tokens"] = max(checked["max_num_batched_tokens"], longest)
+    role = "decode" if prefill_replicas else "both"
+    pool = [replica.Replica(i, step_s, checked, role) for i in range(replicas)]
+    entry = [replica.Replica(replicas + i, step_s, checked, "prefill") for i in range(prefill_replicas)] or pool
+    every = pool if entry is pool else pool + entry
+    sequences = [scheduler.Sequence(i, request) for i, request in enumerate(requests)]
     for sequence in sequences:
         if not pool[0].fits(sequence.request):
             total = sequence.request.prompt + sequence.request.output
@@ -97,14 +104,13 @@ def simulate(
             _, _, kind, what = heapq.heappop(events)
             if kind == ARRIVES:
                 if concurrency is not None:
-                    what.key = (what.request.priority, now, what.number)
+                    what.arrival_ns = now
                 _route(what, entry, routing, routed, 0).add(what)
             elif kind == MOVED:
                 _route(what, pool, "least loaded", routed, 1).add(what)
             elif kind == STEPPED:
                 for sequence in what.finish(now):
                     if sequence.finish_ns < 0:
-                        sequence.target = sequence.computed
                         delay = int(transfer_s_per_token * sequence.computed * 1e9 + 0.5)
                         heapq.heappush(events, (now + delay, order, MOVED, sequence))
                         order += 1
@@ -120,8 +126,8 @@ def simulate(
                 flush = False
                 heapq.heappush(events, (end, order, STEPPED, each))
                 order += 1
-            elif each.waiting and checked["batching"] == "dynamic":
-                wake = each.waiting[0][1].key[1] + checked["max_wait_ns"]
+            elif each.waiting() and checked["batching"] == "dynamic":
+                wake = each.scheduler.waiting[0][1].arrival_ns + checked["max_wait_ns"]
                 if wake > now:
                     heapq.heappush(events, (wake, order, WAKES, each))
                     order += 1
@@ -132,7 +138,7 @@ def simulate(
                 if len(samples) == 512:
                     samples, stride = samples[::2], 2 * stride
         # Nothing else can happen while an incomplete batch waits to be full: run it.
-        flush = not events and not flush and any(each.waiting for each in every)
+        flush = not events and not flush and any(each.waiting() for each in every)
     return _report(sequences, every, checked, samples, now, slo_ttft_s, slo_itl_s)
 
 
@@ -186,12 +192,12 @@ def _report(
     slo_ttft_s: "float | None",
     slo_itl_s: "float | None",
 ) -> dict:
-    begun = min(sequence.key[1] for sequence in sequences)
+    begun = min(sequence.arrival_ns for sequence in sequences)
     duration_s = (now - begun) / 1e9
     good = tokens = 0
     rows = []
     for sequence in sequences:
-        arrival, output = sequence.key[1], sequence.request.output
+        arrival, output = sequence.arrival_ns, sequence.request.output
         ttft_s = (sequence.first_ns - arrival) / 1e9
         mean_itl_s = (sequence.finish_ns - sequence.first_ns) / 1e9 / max(1, output - 1)
         good += (slo_ttft_s is None or ttft_s <= slo_ttft_s) and (slo_itl_s is None or mean_itl_s <= slo_itl_s)
@@ -199,8 +205,9 @@ def _report(
         times = (arrival, sequence.start_ns, sequence.first_ns, sequence.finish_ns)
         rows.append(times + (sequence.request.prompt, output, sequence.preemptions, sequence.replica))
     busy_ns = sum(each.busy_ns for each in every)
-    prompts = sum(each.prompt_tokens for each in every)
+    prompts = sum(each.scheduler.prompt_tokens for each in every)
     paged = checked["blocks"] is not None
+    whole = not checked["prefix_caching"] and tuple(checked["windows"]) == (0,)  # each block's tokens are one request's
     held = sum(each.held_ns for each in every)
     waste = held and sum(each.waste_ns for each in every) / held
     return {
@@ -217,9 +224,9 @@ def _report(
         "steps": sum(each.steps for each in every),
         "preemptions": sum(each.preemptions for each in every),
         "recomputed_tokens": sum(each.recomputed for each in every),
-        "prefix_hit_share": sum(each.hit_tokens for each in every) / prompts,
+        "prefix_hit_share": sum(each.scheduler.hit_tokens for each in every) / prompts,
         "kv_use_mean": held / (checked["blocks"] * busy_ns) if paged else None,
-        "kv_waste_mean": waste if paged and not checked["prefix_caching"] else None,
+        "kv_waste_mean": waste if paged and whole else None,
         "kv": samples,
         "gaps": sum(count for each in every for _, count in each.gaps),
         "largest_step_s": max(each.largest_step_ns for each in every) / 1e9,

@@ -6,6 +6,8 @@ MicroPython's dicts keep no order and its sort is not stable, so every order her
 
 import json
 
+from . import names
+
 _FOLDER = __file__.replace("\\", "/").rsplit("/", 1)[0] + "/data/"
 _loaded: dict = {}
 
@@ -24,6 +26,7 @@ OPTIONAL = (
     "window",
     "window_layers",
     "qk_norm_parameters",
+    "vision_parameters",
 )
 """Keys of a model's record that are 0 where its architecture has no such part."""
 
@@ -46,8 +49,12 @@ def _distance(a: str, b: str) -> int:
     return row[-1]
 
 
+FEW = 12
+"""So many known names are all told when one is wrong."""
+
+
 def unknown(kind: str, name: str, known: list) -> ValueError:
-    """Return the error for a wrong name: what was asked for, the nearest known names, and all of them."""
+    """Return the error for a wrong name: what was asked for, the nearest known names, and all if these are few."""
     lower = str(name).lower()
 
     def far(other: str) -> tuple:
@@ -55,7 +62,8 @@ def unknown(kind: str, name: str, known: list) -> ValueError:
         return (0 if lower and lower in other.lower() else distance, distance, other)
 
     near = sorted(known, key=far)
-    return ValueError(f"no {kind} {name!r}; nearest: {', '.join(near[:2])}; known: {', '.join(known)}")
+    few = f"{', '.join(near[:2])}; known: {', '.join(known)}" if len(known) <= FEW else ", ".join(near[:5])
+    return ValueError(f"no {kind} {name!r}; nearest: {few}")
 
 
 def positive(what: str, value: float) -> float:
@@ -108,7 +116,7 @@ def _record(table: str, name: str) -> dict:
 
 
 def gpu(name: "str | dict") -> dict:
-    """Return a GPU's record; a record is returned as it is, so that a caller may bring a GPU of its own (and its price, as
+    """Return a GPU's record by its name, as people write it (`names.gpu`); a record is returned as it is, so that a caller may bring a GPU of its own (and its price, as
     usd_per_gpu_hour).
 
     Keys: name, title, memory_bytes (as sold), usable_bytes (what CUDA reports as total), bandwidth_bytes_per_s,
@@ -118,9 +126,10 @@ def gpu(name: "str | dict") -> dict:
     """
     if isinstance(name, dict):
         return name
-    if name not in read("gpus")["gpus"]:
+    found = names.gpu(name, gpus())
+    if found is None:
         raise unknown("GPU", name, gpus())
-    record = _record("gpus", name)
+    record = _record("gpus", found)
     record["rates"] = dict(record["rates"])
     record["rates"]["fp32"] = record["fp32_flop_per_s"]
     return record
@@ -129,7 +138,7 @@ def gpu(name: "str | dict") -> dict:
 def model(name: "str | dict") -> dict:
     """Return a model's record; a record is returned as it is, with what it leaves out.
 
-    `name` is a name of `models`, a published id (owner/name) or its last part, in upper or lower case. Keys: name, title,
+    `name` is a name of `models` or a published id (owner/name), as people write them: see `names.model`. Keys: name, title,
     id (on the hub), layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, tied_embeddings, qkv_bias,
     parameters, max_position (tokens), licence, gated, unverified; and, 0 where there is no such part:
 
@@ -137,20 +146,15 @@ def model(name: "str | dict") -> dict:
       on), dense_layers (at the start), moe_extra_parameters (a layer's, beside experts and router);
     - kv_lora_rank, q_lora_rank, rope_head_dim, nope_head_dim, v_head_dim: multi-head latent attention;
     - window (tokens), window_layers (how many layers attend to the window only);
-    - qk_norm_parameters (a layer's), norms_per_layer (2 where not said).
+    - qk_norm_parameters (a layer's), norms_per_layer (2 where not said), vision_parameters (of an encoder for images, which is
+      loaded too).
     """
     if isinstance(name, dict):
         record = dict(name)
     else:
-        rows, wanted = read("models")["models"], str(name).lower()
-        found = name if name in rows else ""
-        if not found:
-            for key in models():
-                published = rows[key]["values"]["id"].lower()
-                if wanted in (key.lower(), published, published.rsplit("/", 1)[-1]):
-                    found = key
-                    break
-        if not found:
+        rows = read("models")["models"]
+        found = names.model(name, [(key, rows[key]["values"]["id"]) for key in models()])
+        if found is None:
             raise unknown("model", name, models())
         record = _record("models", found)
     for key in OPTIONAL:
@@ -163,7 +167,7 @@ def prices(gpu_name: str) -> list:
     """Return every known on-demand price of a GPU, cheapest per GPU first.
 
     Keys: gpu, provider, usd_per_gpu_hour, lowest_usd (the low end of a range), gpus_per_instance (how many one must
-    rent at once), instance, source, url, read (the day), partial (what the price leaves out, or empty), unverified,
+    rent at once), sizes (how many GPUs its machines have), instance, source, url, read (the day), partial (what the price leaves out, or empty), unverified,
     note.
     """
     if gpu_name not in gpus():
@@ -174,6 +178,7 @@ def prices(gpu_name: str) -> list:
         if row["gpu"] == gpu_name:
             record = {"lowest_usd": row["usd_per_gpu_hour"], "partial": "", "note": ""}
             record.update(row)
+            record.setdefault("sizes", [row["gpus_per_instance"]])
             source = table["sources"][row["source"]]
             record.update({"source": source["title"], "url": source["url"], "read": source["read"]})
             found.append(record)

@@ -1,4 +1,4 @@
-"""A chapter as a notebook: a MyST text in `book/`, and its executed twin in `notebooks/`.
+"""A chapter, or another page with code, as a notebook: a MyST text in `book/`, and its executed twin in `notebooks/`.
 
 A twin holds the same cells with the outputs of a real run, and a stamp of all that the run depended on (`stamp`). Nothing here
 needs the engine, so that the site's small environment can ask too.
@@ -42,12 +42,27 @@ class Cell:
 
 def chapters(root: Path = ROOT) -> list[Path]:
     """Return the chapters that are notebooks: every `book/NN-name.md` that holds a code cell, in order."""
-    found = sorted((root / "book").glob("[0-9][0-9]-*.md"))
+    return [path for path in with_code(root) if is_chapter(path)]
+
+
+def is_chapter(page: Path) -> bool:
+    """Return whether a page is a chapter: its name begins with a number."""
+    return page.name[:2].isdecimal()
+
+
+def with_code(root: Path = ROOT) -> list[Path]:
+    """Return the pages that are notebooks: every `book/*.md` that holds a code cell, chapters first, in order."""
+    found = sorted((root / "book").glob("*.md"))
     return [path for path in found if "\n```{code-cell}" in path.read_text(encoding="utf-8")]
 
 
+def short_name(page: Path) -> str:
+    """Return what a command calls a page: a chapter by its number, any other by the name of its file."""
+    return page.name[:2] if is_chapter(page) else page.stem
+
+
 def twin_path(chapter: Path) -> Path:
-    """Return where a chapter's twin stands: `notebooks/NN-name.ipynb` beside `book/`."""
+    """Return where a page's twin stands: `notebooks/NAME.ipynb` beside `book/`."""
     return chapter.parent.parent / "notebooks" / f"{chapter.stem}.ipynb"
 
 

@@ -93,7 +93,7 @@ def _replay(values: dict, size: int, reserve: int) -> dict:
         for request in list(running):
             if request not in running:
                 continue  # it has just given way
-            while not reserve and not pool.append(request[0], 1):
+            while not reserve and not pool.take(request[0], request[3] + 1):
                 youngest = running.pop()
                 pool.release(youngest[0])
                 waiting.insert(0, youngest)
@@ -109,7 +109,7 @@ def _replay(values: dict, size: int, reserve: int) -> dict:
         while waiting:
             first = waiting[0]
             first[3] = max(first[3], first[1])
-            if not pool.append(first[0], reserve or first[3]):
+            if not pool.take(first[0], reserve or first[3]):
                 break
             running.append(waiting.pop(0))
     stored = {request[0]: request[3] for request in running}

@@ -41,7 +41,7 @@ def result(values: dict) -> str:
     ]
     if not plan["fits"]:
         return markup.summary(f"{what} does not fit on {_gpus(share, gpu)}: {plan['why']}.") + "".join(told)
-    million = markup.usd(plan["usd_per_million_output_tokens"])
+    million = _usd(plan["usd_per_million_output_tokens"])
     said = (
         f"{users} of {model['title']} need{'' if many else 's'} {_gpus(plan['gpus'], gpu)}: the first token comes after "
         f"{markup.seconds(plan['ttft_s'])}, each further one after {markup.seconds(plan['itl_s'])}, and a million output "
@@ -50,13 +50,21 @@ def result(values: dict) -> str:
     figures = [
         ("GPUs", markup.fixed(plan["gpus"]), f"{plan['replicas']} replicas of {share}" if share > 1 else ""),
         ("Users on each replica", markup.fixed(plan["batch"]), f"room for {markup.fixed(plan['max_concurrent'])}"),
-        ("First token", markup.seconds(plan["ttft_s"]), "without a queue"),
+        (
+            "First token",
+            markup.seconds(plan["ttft_s"]),
+            f"alone; the last of a burst {markup.seconds(plan['ttft_burst_s'])}",
+        ),
         ("Each further token", markup.seconds(plan["itl_s"])),
         ("Output", markup.fixed(plan["tokens_per_s"]), "tokens per second"),
-        ("Per hour", markup.usd(plan["usd_per_hour"])),
+        ("Per hour", _usd(plan["usd_per_hour"]), plan["instance"] or "nobody is known to rent such a machine"),
         ("Per million tokens", million, "of output, always busy"),
     ]
     return "".join([markup.summary(said), markup.definitions(figures)] + told)
+
+
+def _usd(value: "float | None") -> str:
+    return "no price" if value is None else markup.usd(value)
 
 
 def _gpus(count: int, gpu: dict) -> str:
@@ -70,16 +78,18 @@ def _planned(row: dict) -> list:
         markup.seconds(row["ttft_s"]),
         markup.seconds(row["itl_s"]),
         markup.fixed(row["tokens_per_s"]),
-        markup.usd(row["usd_per_hour"]),
-        markup.usd(row["usd_per_million_output_tokens"]),
+        _usd(row["usd_per_hour"]),
+        _usd(row["usd_per_million_output_tokens"]),
     ]
 
 
 def _sources(plan: dict, share: int) -> str:
     said = (
-        f"Predicted from data sheets. On-demand price: {form.provider(plan['provider'])}, read {plan['price_read']}. A replica is "
+        "Predicted from data sheets, with constants fitted on public measurements. A replica is "
         f"{share} GPU{'s' if share > 1 else ''}."
     )
+    if plan["provider"]:
+        said += f" On-demand price: {form.provider(plan['provider'])}, read {plan['price_read']}."
     doubtful = [name.replace("_", " ") for name in plan["unverified"]]
     return said + (f" No primary source confirms this GPU's {', '.join(doubtful)}." if doubtful else "")
 

@@ -3,6 +3,13 @@
 from ..calc import roofline, tables
 from . import form, markup, svg
 
+PARTS = (
+    ("linear", "for the layers' weights"),
+    ("attention", "for attention"),
+    ("head", "for the head"),
+    ("launch", "to start kernels"),
+)
+"""The parts of a decode step that the roofline names."""
 BATCHES = (1, 4, 16, 64, 256)
 """The batches whose decode steps the roofline shows beside the one asked for."""
 
@@ -24,7 +31,7 @@ def result(values: dict) -> str:
     batch, context = values["batch"], values["context"]
     decode = roofline.decode_step_s(model, gpu, precision, batch, context)
     prefill = roofline.prefill_s(model, gpu, precision, context)
-    knee = roofline.critical_batch(model, gpu, precision, context)
+    knee = roofline.critical_batch(model, gpu, precision)
     ridge = roofline.ridge_flop_per_byte(gpu, precision)
     what = f"{model['title']} in {precision} on one {gpu['title']}"
     took = [("decode", f"Decode, {_sequences(batch)}", decode), ("prefill", "Prefill of one prompt", prefill)]
@@ -40,11 +47,12 @@ def result(values: dict) -> str:
         ]
         for _, label, step in took
     ]
-    turns = f"decoding turns compute-bound at batch {markup.fixed(knee)}" if knee else "no batch is compute-bound"
+    turns = f"from batch {markup.fixed(knee)} on" if knee else "at no batch"
+    parts = ", ".join([f"{markup.seconds(decode[key + '_s'])} {words}" for key, words in PARTS if decode[key + "_s"]])
     said = (
-        f"A decode step of {_sequences(batch)} takes {markup.seconds(decode['seconds'])}, bound by {decode['bound']}; "
-        f"the prefill of {markup.fixed(context)} tokens takes {markup.seconds(prefill['seconds'])}, bound by "
-        f"{prefill['bound']}. With this context {turns}."
+        f"A decode step of {_sequences(batch)} takes {markup.seconds(decode['seconds'])} ({parts}), and the prefill of "
+        f"{markup.fixed(context)} tokens {markup.seconds(prefill['seconds'])}; the layers' weights are bound by arithmetic {turns}, "
+        "attention at none."
     )
     heads = ["Step", "Time", "Bound by", "FLOP per byte", "Of the peak", "Tokens/s"]
     return "".join(

@@ -55,6 +55,7 @@ def result(values: dict) -> str:
         max_num_batched_tokens=values["budget"],
         chunked_prefill=values["chunked"] == "on",
         blocks=plan["blocks"],
+        windows=memory.group_windows(model),
     )
     replicas = 1 if values["pool"] == "one" else 2
     what = f"{model['title']} on {replicas} {gpu['title']}"
