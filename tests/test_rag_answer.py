@@ -89,6 +89,15 @@ def test_what_nothing_supports_is_replaced_by_a_quotation(told):
     assert answered.quoted and ("The ferry leaves the harbour at noon.", 2) in answered.sentences
     assert answered.dropped == ("Seventeen zebras.",)
     assert all(said in " ".join(passages[number - 1].text.split()) for said, number in answered.sentences)
+    assert f"{answer.heading(passages[1])}: The ferry leaves the harbour at noon. [2]" in answered.text
+
+
+def test_a_quotation_names_the_heading_that_says_what_it_is_about():
+    passage = chunk.Passage("knobs", 0, 9, "The default is 600 s.", "Settings > TIMEOUT_S", frozenset({"everyone"}))
+    said = ((passage.text, 1),)
+    assert answer.Answer(said, (passage,), quoted=True).text == "TIMEOUT_S: The default is 600 s. [1]"
+    assert answer.Answer(said, (passage,)).text == "The default is 600 s. [1]"
+    assert answer.heading(dataclasses.replace(passage, context="")) == "knobs"
 
 
 @given(said=st.text(alphabet="abcdefgh .!?\n", max_size=120))

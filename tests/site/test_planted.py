@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import serve
-from checks import blocks, claims, figures, gates, links, spans, state
+from checks import blocks, claims, figures, gates, links, spans, state, sums
 from test_search import COURSE, opened, wrong
 
 from llminfra.notebook import stamp
@@ -45,6 +45,7 @@ PLANTED = [
     (PAGE, "## The machine\n", '<p style="width: 700px">A paragraph as wide as a desk.</p>\n\n## The machine\n'),
     (PAGE, "## The machine\n", '<p style="color: #999">Small print that nobody can read.</p>\n\n## The machine\n'),
     (CHAPTER, "### Tool calls\n", "### Functions that a model asks for\n"),
+    (START, "## Exercises\n", "In all 25 + 40 + 5 = 80.\n\n## Exercises\n"),
 ]
 # What the run must say: file, line where one is known, and words of the reason.
 SAID = {
@@ -68,6 +69,7 @@ SAID = {
     "too wide for a phone": r"prerequisites: is \d+ px wide on a phone of 320 px, because of .*700px",
     "too pale to read": r"prerequisites: axe color-contrast: .*Small print",
     "a section that search lost": r"search for “tool calls”: 02-vllm-deployment#tool-calls must come first",
+    "a wrong sum": r"course-map\.md:\d+: “25 \+ 40 \+ 5 = 80”: it comes to 70",
     "a claim that cannot fail": r"02-vllm-deployment\.md:\d+: `check\('some requests were preempted', True\)`: .*literal True",
 }  # fmt: skip
 
@@ -96,6 +98,7 @@ def said(course, chromium):
         *spans.of_course(course)[0],
         *figures.of_course(course)[0],
         *state.problems(course),
+        *sums.of_course(course)[0],
     ]
     book = str(Path(sys.executable).with_name("jupyter-book"))
     command = [book, "build", ".", "--quiet"]

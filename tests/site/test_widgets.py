@@ -161,7 +161,7 @@ def test_a_link_gives_back_what_was_chosen_for_each_widget_apart(chromium, ten_p
 
 
 def test_a_link_that_names_what_is_not_there_gives_the_default(chromium, ten_pages):
-    with opened(chromium, ten_pages, "planner", "?planner.gpu=b200&planner.colour=red") as page:
+    with opened(chromium, ten_pages, "planner", "?planner.gpu=tpu-v9&planner.colour=red") as page:
         root = ready(page, "planner")
         assert root.locator("[name=gpu]").input_value() == "a10g"
         assert root.evaluate(HTML) == page.evaluate(NORMAL, widgets.result("planner", {}))
@@ -247,7 +247,7 @@ def test_on_paper_a_widget_is_its_values_and_its_result(chromium, ten_pages):
     ("directive", "words"),
     [
         ("{widget} sundial", r"page\.md:3: .*no widget 'sundial'; nearest: .*planner"),
-        ("{widget} planner\n:gpu: b200", r"page\.md:3: .*widget planner: no gpu 'b200'"),
+        ("{widget} planner\n:gpu: tpu-v9", r"page\.md:3: .*widget planner: no gpu 'tpu-v9'"),
         ("{widget} planner\n:step: 3", r"page\.md:3: .*widget planner: no field 'step'"),
         ("{widget} planner\n:colour: red", r"page\.md:\d: .*[Uu]nknown option.*colour"),
     ],

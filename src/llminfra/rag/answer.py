@@ -42,13 +42,21 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The answer with its citations, as a reader sees it."""
-        return " ".join(f"{said} [{number}]" for said, number in self.sentences) or DECLINED
+        """The answer with its citations, as a reader sees it; a quotation begins with the heading it stands under, which often names its subject."""
+        heads = [f"{heading(self.passages[number - 1])}: " if self.quoted else "" for _, number in self.sentences]
+        return (
+            " ".join(f"{head}{said} [{n}]" for head, (said, n) in zip(heads, self.sentences, strict=True)) or DECLINED
+        )
 
     @property
     def cited(self) -> list[tuple[int, Passage]]:
         """The passages that are cited, with their numbers."""
         return [(number, self.passages[number - 1]) for number in sorted({number for _, number in self.sentences})]
+
+
+def heading(passage: Passage) -> str:
+    """Return the heading that a passage stands under; its document's name where it has none."""
+    return passage.context.rpartition(" > ")[2] or passage.document
 
 
 def fit(found: Sequence[Found], count: Callable[[str], int], budget: int = BUDGET) -> list[Passage]:
@@ -122,7 +130,7 @@ def quote(asked: Asked, passages: Sequence[Passage], limit: int = 2) -> Answer:
     places = [(number, sentence) for number, passage in enumerate(passages, 1) for sentence in sentences(passage.text)]
     if not places:
         return Answer((), tuple(passages))
-    heads = [f"{passages[number - 1].context.rpartition(' > ')[2]}: {sentence}" for number, sentence in places]
+    heads = [f"{heading(passages[number - 1])}: {sentence}" for number, sentence in places]
     near = asked.index.embedder.query(heads) @ asked.vector
     best = sorted(sorted(range(len(places)), key=lambda row: -near[row])[:limit])
     return Answer(tuple((places[row][1], places[row][0]) for row in best), tuple(passages), quoted=True)
