@@ -212,11 +212,14 @@ def test_a_plan_for_users_adds_up():
     for name in ("Qwen2.5-7B-Instruct", "Mixtral-8x7B-Instruct-v0.1", "Mistral-7B-v0.1"):
         for row in planner.compare(name, "int4", 4096, 50):
             if not row["fits"]:
-                assert row["why"] and row["replicas"] == 0 and row["ttft_s"] is None
+                assert row["why"] and not row.get("replicas") and row.get("ttft_s") is None
                 continue
             assert row["why"] == "" and (row["replicas"] - 1) * row["max_concurrent"] < 50
             assert row["replicas"] * row["max_concurrent"] >= 50 and row["batch"] * row["replicas"] >= 50
             assert row["tokens_per_s"] < 50 / row["itl_s"]
+            if not tables.prices(row["gpu"]):
+                assert row["usd_per_million_output_tokens"] is None and row["usd_per_hour"] is None
+                continue
             usd = row["usd_per_million_output_tokens"] * row["tokens_per_s"] * 3600 / 1e6
             assert usd == pytest.approx(row["usd_per_hour"])
 
@@ -235,7 +238,7 @@ def test_what_does_not_fit_says_what_would():
     assert row["why"] == "its weights take 131.4 GiB, and a GPU has 72.8 to give; over 2 GPUs it fits"
     assert planner.plan("Llama-3-70B", "h100", "fp16", 4096, 8, tensor_parallel=2)["fits"]
     refused = [row for row in planner.compare("Qwen2.5-7B-Instruct", "bf16", 4096, 8) if row["gpu"] == "t4"]
-    assert refused[0]["why"] == "t4 multiplies no bf16; it has fp32, fp16, fp8, int8, nvfp4, mxfp4, int4, nf4"
+    assert "Bfloat16 is only supported on GPUs with compute capability of at least 8.0" in refused[0]["why"]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +330,11 @@ def test_a_price_that_would_be_negative_is_nought():
 def test_one_stream_without_cache_and_losses_runs_at_the_ceiling(model, gpu):
     step = roofline.decode_step_s(model, gpu, "fp16", 1, 0, **SHEET)
     assert step["bound"] == "memory"
-    assert step["tokens_per_s"] == pytest.approx(roofline.decode_ceiling_per_s(model, gpu, "fp16"))
+    seconds = 1 / roofline.decode_ceiling_per_s(model, gpu, "fp16")
+    seconds += (
+        roofline.work(model)["bytes_per_sequence"] / tables.gpu(gpu)["bandwidth_bytes_per_s"]
+    )  # linear attention's
+    assert step["seconds"] == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("gpu", tables.gpus())
@@ -338,7 +345,7 @@ def test_the_layers_turn_compute_bound_at_the_critical_batch(gpu):
         assert (
             roofline.decode_step_s("Llama-3-8B", gpu, "fp16", batch - 1, context, **SHEET)["linear_bound"] == "memory"
         )
-    assert batch == pytest.approx(roofline.ridge_flop_per_byte(gpu), rel=0.02)
+    assert batch == pytest.approx(roofline.ridge_flop_per_byte(gpu), rel=0.02, abs=1)  # the next whole number
 
 
 def test_attention_stays_bound_by_memory_however_large_the_batch():
@@ -391,7 +398,7 @@ def test_a_plan_adds_up():
             assert plan["max_concurrent"] <= min(seqs, plan["concurrency"])
             assert plan["fits"] == (plan["max_concurrent"] >= 1)
             assert plan["kv_tokens"] == int(plan["concurrency"] * 2048)
-            if not tables.model(model)["window_layers"]:
+            if not tables.model(model)["window_layers"] and not tables.model(model)["linear_layers"]:
                 assert (plan["blocks"] + 1) * 16 * memory.kv_bytes_per_token(model) <= max(plan["kv_bytes"], 2**24)
 
 
@@ -440,8 +447,8 @@ def test_a_price_that_leaves_something_out_does_not_compete():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: tables.gpu("a10"), "no GPU 'a10'; nearest: a10g"),
-        (lambda: tables.model("Qwen2.5-8B"), "nearest: Qwen3-8B, "),
+        (lambda: tables.gpu("a10x"), "no GPU 'a10x'; nearest: a10, a10g"),
+        (lambda: tables.model("Qwen2.5-8B"), "nearest: Qwen3.5-9B, Qwen3-8B, "),
         (lambda: tables.whole("users", 1.5), "users must be a whole number of at least 1, not 1.5"),
         (lambda: tables.price("t4", "azure"), "no price of a t4 from 'azure'.*known: gcp, aws, modal"),
         (lambda: tables.price("gb300"), "no GPU 'gb300'"),
@@ -476,8 +483,11 @@ def test_a_price_that_leaves_something_out_does_not_compete():
         (lambda: memory.tensor_parallel_share("Qwen2.5-7B-Instruct", 14), "4 KV heads: not divisible by ten"),
         (lambda: planner.plan("phi-4", "a10g", "fp16", 4096, 8, tensor_parallel=8), "10 KV heads: not divisible"),
         (lambda: memory.lora_parameters("Mixtral-8x7B-Instruct-v0.1", 8), "experts or latent attention"),
-        (lambda: planner.plan("Llama-2-7B", "t4", "bf16", 4096, 1), "t4 multiplies no bf16"),
-        (lambda: planner.plan("Llama-2-7B", "t4", "fp16", 4097, 1), "made for 4096 tokens of context, not 4097"),
+        (lambda: planner.plan("Llama-2-7B", "t4", "bf16", 4096, 1), "Bfloat16 is only supported on GPUs"),
+        (
+            lambda: planner.plan("Llama-2-7B", "t4", "fp16", 4097, 1),
+            r"max_model_len \(4097\) is greater than the derived max_model_len \(max_position_embeddings=4096\)",
+        ),
         (
             lambda: planner.plan("Llama-2-7B", "t4", "fp16", 4096, 0),
             "users must be a whole number of at least 1, not 0",
@@ -487,7 +497,7 @@ def test_a_price_that_leaves_something_out_does_not_compete():
             lambda: planner.plan("Llama-2-7B", "t4", "fp16", 100, 1, 100),
             "output_tokens must be less than context_tokens",
         ),
-        (lambda: planner.compare("Llama-2-7B", "fp16", 4097, 1), "made for 4096"),
+        (lambda: planner.compare("Llama-2-7B", "fp16", 4097, 1), "max_position_embeddings=4096"),
         (lambda: cost.build_or_buy(1, 1, 1, 1, 1, 1, 0), "replica_requests_per_s must be more than 0"),
         (lambda: calibration.fit([(1, 1, 1, 1, 1.0)]), "1 steps cannot price 6 terms"),
         (lambda: calibration.fit([(1, 1, 1, 1, 0.0)] * 6), "a step's seconds must be more than 0"),
@@ -606,3 +616,16 @@ def test_prices_are_plausible_and_known():
         for row in tables.prices(gpu):
             assert 0.1 < row["lowest_usd"] <= row["usd_per_gpu_hour"] < 20
             assert row["gpus_per_instance"] in (1, 4, 8)
+
+
+def test_linear_attention_keeps_a_state_and_no_tokens():
+    """Qwen3-Next: 12 of 48 layers cache tokens, the others a state of 1 MiB and the inputs of a convolution."""
+    m = tables.model("Qwen3-Next-80B-A3B-Instruct")
+    assert memory.kv_bytes_per_token(m) == 12 * 2 * 2 * 256 * 2
+    assert memory.state_bytes(m) == 2**20 + 3 * 8192 * 2
+    assert memory.kv_bytes(m, 1000) - memory.kv_bytes(m, 0) == 1000 * memory.kv_bytes_per_token(m)
+    assert memory.kv_bytes(m, 0) == 36 * memory.state_bytes(m)
+    assert memory.hybrid_block_tokens(m, "fp16") == 544  # github.com/vllm-project/vllm/pull/32492
+    assert memory.state_bytes("Qwen3-8B") == 0 and memory.hybrid_block_tokens("Qwen3-8B", "fp16") == 16
+    near, far = (roofline.decode_step_s(m, "h200", "fp8", 32, context)["attention_s"] for context in (0, 100_000))
+    assert 0 < near < far / 10

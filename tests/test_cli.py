@@ -61,7 +61,7 @@ def test_a_plan_is_a_table_with_every_gpu(capsys):
     for gpu in tables.gpus():
         assert f"\n{gpu}" in said
     assert "14.2 GiB of weights, 56 KiB of cache per token" in said
-    assert "t4: t4 multiplies no bf16" in said and "not measured" in said
+    assert "t4: the engine refuses: Bfloat16 is only supported" in said and "not measured" in said
 
 
 def test_a_plan_is_an_object_for_programs(capsys):
@@ -93,11 +93,14 @@ def test_a_plan_is_an_object_for_programs(capsys):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"--gpu": "t4"}, "t4 multiplies no bf16; it has"),
-        ({"--gpu": "a10"}, "no GPU 'a10'; nearest: a10g"),
+        (
+            {"--gpu": "t4"},
+            "the engine refuses: Bfloat16 is only supported on GPUs with compute capability of at least 8.0",
+        ),
+        ({"--gpu": "a10x"}, "no GPU 'a10x'; nearest: a10, a10g"),
         ({"--model": "Qwen2.5-8B"}, "no model 'Qwen2.5-8B'; nearest: "),
         ({"--precision": "int3"}, "no precision 'int3'"),
-        ({"--context": "1000000"}, "was made for 32768 tokens of context, not 1000000"),
+        ({"--context": "1000000"}, "User-specified max_model_len (1000000) is greater than the derived max_model_len"),
         ({"--users": "0"}, "users must be a whole number of at least 1, not 0"),
     ],
 )
@@ -163,7 +166,8 @@ def test_recording_without_a_gpu_is_refused(monkeypatch, capsys):
         ["--model", "Qwen/Qwen3-8B-AWQ", "--tensor-parallel", "2"],
         ["--model", "Llama 3.1 8B", "--precision", "fp8", "--kv-precision", "fp8", "--max-num-seqs", "64"],
         ["--model", "Qwen2.5-7B-Instruct", "--enforce-eager", "--gpu-memory-utilization", "0.85"],
-        ["--model", "Qwen3-14B", "--precision", "bnb-4bit", "--max-num-batched-tokens", "4096"],
+        ["--model", "Qwen3-14B", "--lora-adapters", "4", "--lora-rank", "32", "--max-num-batched-tokens", "4096"],
+        ["--model", "Qwen3-14B", "--pipeline-parallel", "2"],
     ],
 )
 def test_the_line_that_a_plan_prints_is_accepted_by_the_engines_parser(more, capsys):
@@ -180,3 +184,9 @@ def planned_id(name):
     from llminfra.calc import tables
 
     return tables.model(name)["id"]
+
+
+def test_a_card_that_the_engine_has_no_code_for_is_refused(capsys):
+    asked = ["plan", "--model", "Qwen3-8B", "--context", "4096", "--users", "8", "--gpu", "V100-SXM2-32GB"]
+    assert cli.main(asked) == 2
+    assert capsys.readouterr().err.strip().endswith("no code for compute capability 7.0")

@@ -388,3 +388,26 @@ def test_offline_engines_follow_each_other_quietly(folder):
     # A third engine that kept the first ones' caches would hold 2 GiB more.
     assert found["held"][2] - found["held"][0] < 2**29
     assert not [path for path in folder.iterdir() if path.name.startswith(("llminfra-", "vllm"))]
+
+
+RESERVED = """
+from llminfra import engine, models
+
+with engine.offline(models.ready("cpu"), enable_lora=True, max_loras=2, max_lora_rank=8) as llm:
+    core = llm.llm_engine.engine_core.engine_core
+    model = core.model_executor.driver_worker.worker.model_runner.model
+    held = 0
+    for module in model.modules():
+        for name in ("lora_a_stacked", "lora_b_stacked"):
+            stacked = getattr(module, name, ())
+            held += sum(one.numel() for one in (stacked if isinstance(stacked, tuple) else (stacked,)))
+    print("reserved", held)
+"""
+
+
+def test_what_the_engine_reserves_for_adapters_is_what_the_arithmetic_says():
+    from llminfra.calc import memory
+
+    ran = subprocess.run([sys.executable, "-c", RESERVED], capture_output=True, text=True, check=True, timeout=300)
+    held = next(int(line.split()[1]) for line in ran.stdout.splitlines() if line.startswith("reserved "))
+    assert held == 2 * memory.lora_values("SmolLM2-135M-Instruct", 8)

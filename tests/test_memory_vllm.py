@@ -22,6 +22,28 @@ def specs(m):
     return windowed + [FullAttentionSpec(**shape)] * (m["layers"] - m["window_layers"])
 
 
+def hybrid_specs(m, configuration):
+    """The same with linear attention, whose states are padded to the size of a block of tokens."""
+    import torch
+    from vllm.model_executor.layers.mamba.mamba_utils import MambaStateShapeCalculator
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, MambaSpec
+
+    block = configuration.cache_config.block_size
+    shape = {"num_kv_heads": m["kv_heads"], "head_size": m["head_dim"], "dtype": torch.bfloat16}
+    full = FullAttentionSpec(block_size=block, **shape)
+    heads, dim = (m["linear_key_heads"], m["linear_value_heads"]), (m["linear_head_dim"],) * 2
+    shapes = MambaStateShapeCalculator.gated_delta_net_state_shape(1, *heads, *dim, m["conv_kernel"])
+    state = MambaSpec(
+        block_size=block,
+        shapes=shapes,
+        dtypes=(torch.bfloat16, torch.float32 if m["state_bits"] == 32 else torch.bfloat16),
+        page_size_padded=full.page_size_bytes,
+        mamba_cache_mode=configuration.cache_config.mamba_cache_mode,
+    )
+    assert state.state_content_size_bytes == memory.state_bytes(m)
+    return [full] * (m["layers"] - m["linear_layers"]) + [state] * m["linear_layers"]
+
+
 @pytest.fixture(scope="module")
 def configuration():
     """The engine's configuration as on a GPU: asynchronous scheduling, so two steps under way."""
@@ -41,7 +63,10 @@ def configuration():
     return made
 
 
-@pytest.mark.parametrize("name", tables.models())
+HYBRID = [name for name in tables.models() if tables.model(name)["linear_layers"]]
+
+
+@pytest.mark.parametrize("name", [name for name in tables.models() if name not in HYBRID])
 def test_a_block_and_a_request_are_those_of_the_engine(name, configuration):
     from vllm.v1.core.kv_cache_utils import get_kv_cache_configs, get_max_concurrency_for_kv_cache_config
 
@@ -57,6 +82,61 @@ def test_a_block_and_a_request_are_those_of_the_engine(name, configuration):
         assert len(made.kv_cache_groups) == len(memory.group_windows(m))
         concurrency = get_max_concurrency_for_kv_cache_config(configuration, made)
         assert concurrency == cut / memory.request_blocks(m, context, memory.IN_FLIGHT * 2048)
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize("name", HYBRID)
+def test_a_hybrids_blocks_and_requests_are_those_of_the_engine(name, tensor_parallel, tmp_path, monkeypatch):
+    """The engine aligns its blocks for the model's own configuration, as on a GPU, and then divides a memory."""
+    import transformers
+    from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
+    from vllm.platforms.interface import Platform
+    from vllm.v1.attention.backends.flash_attn import FlashAttentionBackend
+    from vllm.v1.core.kv_cache_utils import get_kv_cache_configs, get_max_concurrency_for_kv_cache_config
+
+    m = tables.model(name)
+    shape = {
+        "num_hidden_layers": m["layers"],
+        "hidden_size": m["hidden"],
+        "num_attention_heads": m["heads"],
+        "num_key_value_heads": m["kv_heads"],
+        "head_dim": m["head_dim"],
+        "linear_num_key_heads": m["linear_key_heads"],
+        "linear_num_value_heads": m["linear_value_heads"],
+        "max_position_embeddings": m["max_position"],
+    }
+    # Qwen3.5's own class needs torchvision; it has Qwen3-Next's layers, and its configuration asks for states in 32 bits.
+    transformers.Qwen3NextConfig(**shape, architectures=["Qwen3NextForCausalLM"]).save_pretrained(tmp_path)
+    made = VllmConfig(
+        model_config=ModelConfig(
+            model=str(tmp_path), skip_tokenizer_init=True, dtype="bfloat16", seed=0, max_model_len=8192
+        ),
+        scheduler_config=SchedulerConfig(
+            max_num_seqs=256, max_num_batched_tokens=2048, max_model_len=8192, is_encoder_decoder=False
+        ),
+        cache_config=CacheConfig(block_size=16),
+    )
+    made.scheduler_config.async_scheduling = True  # the CPU's default is off
+    made.cache_config.kv_cache_layout = "NHD"
+    made.cache_config.mamba_ssm_cache_dtype = "float32" if m["state_bits"] == 32 else "auto"  # the CPU's is always 32
+    assert made.cache_config.mamba_cache_mode == "align"
+    monkeypatch.setattr(Platform, "_find_non_ssm_backends", lambda *_: [FlashAttentionBackend])
+    made.cache_config.block_size = 16
+    made.parallel_config.tensor_parallel_size = tensor_parallel
+    Platform._align_hybrid_block_size(made, FlashAttentionBackend)
+    block = memory.hybrid_block_tokens(m, "bf16", tensor_parallel)
+    assert made.cache_config.block_size == block > 16
+    if tensor_parallel > 1:
+        return
+    layers = hybrid_specs(m, made)
+    for context in (1000, 4096, 8192):
+        made.model_config.max_model_len = context
+        named = {f"layer {i}": layer for i, layer in enumerate(layers)}
+        divided = get_kv_cache_configs(made, [named], [CARD_BYTES])[0]
+        cut = memory.cache_blocks(m, CARD_BYTES, "bf16", block)
+        assert divided.num_blocks == cut
+        concurrency = get_max_concurrency_for_kv_cache_config(made, divided)
+        assert concurrency == cut / memory.request_blocks(m, context, memory.IN_FLIGHT * 2048, block)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +176,42 @@ def _configuration(m):
         "head_dim": m["head_dim"],
         "tie_word_embeddings": m["tied_embeddings"],
     }
+    if m["linear_layers"]:
+        linear = {"linear_num_value_heads": m["linear_value_heads"], "linear_num_key_heads": m["linear_key_heads"]}
+        experts = {
+            "num_experts": m["experts"],
+            "moe_intermediate_size": m["expert_intermediate"],
+            "shared_expert_intermediate_size": m["shared_intermediate"],
+        }
+        if m["state_bits"] == 16:
+            return transformers.Qwen3NextConfig(**shape, **linear, **experts)
+        if m["experts"]:
+            return transformers.Qwen3_5MoeTextConfig(**shape, **linear, **experts)
+        return transformers.Qwen3_5TextConfig(**shape, **linear)
+    if m["name"].startswith("GLM"):
+        return transformers.Glm4MoeConfig(
+            **shape,
+            attention_bias=True,
+            n_routed_experts=m["experts"],
+            moe_intermediate_size=m["expert_intermediate"],
+            first_k_dense_replace=m["dense_layers"],
+            use_qk_norm=m["qk_norm_parameters"] > 0,
+            num_mtp_layers=0,
+        )
+    if m["name"].startswith("Kimi"):
+        del shape["head_dim"]
+        return transformers.DeepseekV3Config(
+            **shape,
+            n_routed_experts=m["experts"],
+            moe_intermediate_size=m["expert_intermediate"],
+            first_k_dense_replace=m["dense_layers"],
+        )
+    if m["name"].startswith("Llama-4"):
+        shape.update(intermediate_size=m["expert_intermediate"], intermediate_size_mlp=m["intermediate"])
+        step = 2 if m["dense_layers"] else 1
+        return transformers.Llama4TextConfig(**shape, num_local_experts=m["experts"], interleave_moe_layer_step=step)
+    if m["name"].startswith("MiniMax"):
+        return transformers.MiniMaxM2Config(**shape, num_local_experts=m["experts"])
     if m["window"] == 128:
         return transformers.GptOssConfig(**shape, num_local_experts=m["experts"])
     if m["norms_per_layer"] == 4 and m["qk_norm_parameters"]:
@@ -124,6 +240,17 @@ def _configuration(m):
         "gemma-3-27b-it",
         "gpt-oss-20b",
         "gpt-oss-120b",
+        "Qwen3-Next-80B-A3B-Instruct",
+        "Qwen3.5-9B",
+        "Qwen3.5-35B-A3B",
+        "Qwen3.5-397B-A17B",
+        "Qwen3-Coder-480B-A35B-Instruct",
+        "GLM-4.5-Air",
+        "GLM-4.5",
+        "Kimi-K2-Instruct",
+        "Llama-4-Scout-17B-16E-Instruct",
+        "Llama-4-Maverick-17B-128E-Instruct",
+        "MiniMax-M2",
     ],
 )
 def test_parameters_are_those_of_the_model_that_transformers_builds(name):
@@ -136,3 +263,12 @@ def test_parameters_are_those_of_the_model_that_transformers_builds(name):
     counts = memory.parameters(m)
     assert sum(p.numel() for p in made.parameters()) == counts["total"] - counts["vision"]
     assert counts["total"] == m["parameters"]
+
+
+def test_a_pipelines_stages_are_those_of_the_engine():
+    from vllm.distributed.utils import get_pp_indices
+
+    for layers in range(1, 97):
+        for size in range(1, min(layers, 9)):
+            ranges = [get_pp_indices(layers, rank, size) for rank in range(size)]
+            assert memory.stages(layers, size) == [end - start for start, end in ranges]

@@ -198,7 +198,11 @@ def _prices(i):
 
 def _planned(i, gpu):
     named = i.some(
-        output_tokens=lambda: i.whole(1, 500), kv_precision=i.cache, tensor_parallel=lambda: i.random.choice([1, 2, 4])
+        output_tokens=lambda: i.whole(1, 500),
+        kv_precision=i.cache,
+        tensor_parallel=lambda: i.random.choice([1, 2, 4]),
+        pipeline_parallel=lambda: i.random.choice([1, 2]),
+        lora_adapters=lambda: i.random.choice([0, 3]),
     )
     return [i.model(), *([i.gpu()] if gpu else []), i.precision(), i.whole(1, 4000), i.whole(1, 999)], named
 
@@ -231,6 +235,10 @@ DRAWN = {
     "memory.server_defaults": lambda i: [i.gpu()],
     "memory.cache_blocks": lambda i: [i.model(), i.whole(1, 1 << 36), i.one(["fp16", "fp8"]), i.whole(1, 64)],
     "memory.group_windows": lambda i: [i.model()],
+    "memory.hybrid_block_tokens": lambda i: [i.model(), i.cache(), i.whole(1, 8)],
+    "memory.state_bytes": lambda i: [i.model()],
+    "memory.lora_values": lambda i: [i.model(), i.whole(1, 64), i.random.choice([1, 2])],
+    "memory.stages": lambda i: [i.whole(1, 90), i.whole(1, 9)],
     "memory.request_blocks": lambda i: [i.model(), i.whole(1, 30000), i.whole(1, 9000)],
     "memory.weights_read_bytes": lambda i: [i.model(), i.precision(), i.whole(1, 500)],
     "memory.kv_bytes_per_token": lambda i: [i.model(), i.precision()],
@@ -258,7 +266,11 @@ DRAWN = {
         i.real(0.1, 1), i.real(0, 9999),
     ],
     "planner.precision_of": lambda i: ["Qwen/Qwen3-8B-AWQ", i.gpu(), i.random.choice([None, "BF16", "awq", "fp3"])],
-    "planner.serve_words": lambda i: [{"model": i.model(), "precision": i.precision(), "tensor_parallel": i.whole(1, 4)}, 4096],
+    "planner.serve_words": lambda i: [
+        {"model": i.model(), "precision": i.precision(), "tensor_parallel": i.whole(1, 4), "pipeline_parallel": i.whole(1, 2)}, 4096,
+    ],
+    "refusals.anywhere": lambda i: [i.model(), i.whole(1, 300_000), i.precision(), i.whole(1, 8), i.whole(0, 2), i.whole(1, 40)],
+    "refusals.on": lambda i: [i.gpu(), i.precision(), i.cache()],
     "names.compact": lambda i: [i.one(["NVIDIA L4", "A100-80GB"])],
     "names.gpu": lambda i: [i.one(["NVIDIA L4", "H100 SXM", "RTX 4090"]), tables.gpus()],
     "names.precision": lambda i: [i.one(["BF16", "awq"]), list(memory.PRECISIONS)],

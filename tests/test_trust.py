@@ -101,7 +101,7 @@ def test_graphs_are_set_aside_since_0_21_and_not_in_eager_mode(version, eager, r
 @pytest.mark.parametrize(
     ("log", "card", "says"),
     [
-        (L40S, "a10h", r"no GPU 'a10h'; nearest: a10g.*say it with --gpu"),
+        (L40S, "a10h", r"no GPU 'a10h'; nearest: a10, .*say it with --gpu"),
         (T4, "t4", r"no model ''.*say it with --gpu, --model"),
         (
             L40S.replace("quantization=None", "quantization=compressed-tensors"),

@@ -21,11 +21,11 @@ CHOICES = [
 ]
 # Why the arithmetic refuses a choice beside the defaults; nothing else may be the reason.
 REASONS = {
-    "planner": r"multiplies no|heads: not divisible|output_tokens must be less than|was made for \d+ tokens",
+    "planner": r"the engine refuses|multiplies no|heads: not divisible|output_tokens must be less than|not modelled",
     "simulator": "and its longest request do not fit on one",
     "kvblocks": "does not fit into",
     "roofline": "multiplies no",
-    "cost": r"multiplies no|does not fit on one|was made for \d+ tokens",
+    "cost": r"the engine refuses|multiplies no|does not fit on one|no price is known",
 }
 
 

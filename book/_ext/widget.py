@@ -60,7 +60,10 @@ class Widget(SphinxDirective):
     def render(self, name: str, key: str, result: str) -> str:
         """Return the widget as HTML; `key` begins its ids, and its values in an address."""
         fields = [{**field, "value": self.options.get(field["name"], field["value"])} for field in widgets.fields(name)]
-        controls = "".join(control(key, field) for field in fields)
+        controls = "".join(control(key, field) for field in fields if not field.get("more"))
+        folded = "".join(control(key, field) for field in fields if field.get("more"))
+        if folded:
+            controls += f'<details class="widget-more"><summary>Engine settings</summary><div>{folded}</div></details>'
         return (
             f'<div class="widget" id="{key}-widget" data-widget="{name}">'
             f'<form autocomplete="off"><fieldset disabled><legend>{escape(widgets.title(name))}</legend>{controls}</fieldset></form>'

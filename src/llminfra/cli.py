@@ -42,13 +42,18 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpu", required=True, metavar="NAME", help=f"one of {', '.join(tables.gpus())}")
     plan.add_argument("--output", type=int, metavar="TOKENS", help="of the context, how many are generated")
     plan.add_argument("--kv-precision", metavar="NAME", help="of the KV cache; 16 bits if not given")
-    plan.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs per replica")
+    plan.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs that share every layer")
+    plan.add_argument(
+        "--pipeline-parallel", type=int, default=1, metavar="N", help="groups of GPUs that divide the layers"
+    )
     plan.add_argument(
         "--gpu-memory-utilization", type=float, metavar="SHARE", help="the engine's share of a card's memory"
     )
     plan.add_argument("--max-num-seqs", type=int, metavar="N", help="requests in a step at most")
     plan.add_argument("--max-num-batched-tokens", type=int, metavar="N", help="tokens in a step at most")
     plan.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
+    plan.add_argument("--lora-adapters", type=int, metavar="N", help="LoRA adapters on the GPU at once")
+    plan.add_argument("--lora-rank", type=int, metavar="N", help="their largest rank; 16 if not given")
     plan.add_argument("--json", action="store_true", help="print one object instead of a table")
     plan.set_defaults(run=_plan)
 
@@ -252,12 +257,15 @@ def _plan(chosen: argparse.Namespace) -> int:
         "output_tokens": chosen.output,
         "kv_precision": chosen.kv_precision,
         "tensor_parallel": chosen.tensor_parallel,
+        "pipeline_parallel": chosen.pipeline_parallel,
     }
     engine = {
         "gpu_memory_utilization": chosen.gpu_memory_utilization,
         "max_num_seqs": chosen.max_num_seqs,
         "max_num_batched_tokens": chosen.max_num_batched_tokens,
         "graphs": False if chosen.enforce_eager else None,
+        "lora_adapters": chosen.lora_adapters,
+        "lora_rank": chosen.lora_rank,
     }
     engine = {name: value for name, value in engine.items() if value is not None}
     wanted.update(engine)
@@ -293,7 +301,8 @@ def _print_plan(one: dict[str, Any], every: list[dict[str, Any]], chosen: argpar
         column.justify = "right"
     for row in every:
         marked = "*" if row.get("unverified") else ""
-        name = f"{row['gpu']}{' x' + str(row['tensor_parallel']) if row.get('tensor_parallel', 1) > 1 else ''}{marked}"
+        size = row.get("tensor_parallel", 1) * row.get("pipeline_parallel", 1)
+        name = f"{row['gpu']}{f' x{size}' if size > 1 else ''}{marked}"
         if row["fits"]:
             figures = [
                 f"{row['max_concurrent']} each",

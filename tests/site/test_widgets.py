@@ -175,7 +175,7 @@ def test_what_cannot_be_is_said_at_the_form_and_the_last_result_stays(chromium, 
         gpu = root.locator("[name=gpu]")
         gpu.select_option("t4")
         alert.wait_for()
-        assert alert.inner_text().startswith("t4 multiplies no bf16; it has fp")
+        assert alert.inner_text().startswith("the engine refuses: Bfloat16 is only")
         assert root.evaluate(HTML) == before
         assert gpu.get_attribute("aria-invalid") == "true"
         assert gpu.get_attribute("aria-errormessage") == alert.get_attribute("id")

@@ -35,9 +35,9 @@ def parameters(model: "str | dict") -> dict:
     """Return a decoder's parameter counts, counted from its configuration.
 
     Keys: vision (an encoder for images), embedding (vocab x hidden), head (the same again unless tied), attention (q, k, v, o; for latent attention their
-    compressed forms), bias (of q, k and v), mlp (gate, up, down; of all experts and the shared ones), expert (one
-    expert's share of mlp, 0 in a dense model), router, norm, total, and active: what one token is multiplied with or
-    looked up in, which is total less the experts that its router leaves out.
+    compressed forms; for linear attention its projections), bias (of q, k and v), mlp (gate, up, down; of all experts and the shared ones), expert (one
+    expert's share of mlp, 0 in a dense model), router, norm (and the convolution and vectors of linear attention), total, and active: what
+    one token is multiplied with or looked up in, which is total less the experts that its router leaves out.
     """
     m = tables.model(model)
     layers, hidden, heads = m["layers"], m["hidden"], m["heads"]
@@ -53,9 +53,14 @@ def parameters(model: "str | dict") -> dict:
         biases = 0
     else:
         q, kv = heads * m["head_dim"], m["kv_heads"] * m["head_dim"]
-        attention = 2 * hidden * (q + kv)
+        attention = 2 * hidden * (q + kv) + (hidden * q if m["gated_attention"] else 0)
         inner_norms = m["qk_norm_parameters"]
         biases = q + 2 * kv if m["qkv_bias"] else 0
+    linear, softmax = m["linear_layers"], layers - m["linear_layers"]
+    keys, values = m["linear_key_heads"] * m["linear_head_dim"], m["linear_value_heads"] * m["linear_head_dim"]
+    # Gated DeltaNet (2412.06464): queries and keys, values and their gate, the output; two scalars for each head of values.
+    linear_attention = hidden * (2 * keys + 3 * values + 2 * m["linear_value_heads"])
+    linear_norm = m["conv_kernel"] * (2 * keys + values) + 2 * m["linear_value_heads"] + m["linear_head_dim"]
     routed = layers - m["dense_layers"] if m["experts"] else 0
     expert = 3 * hidden * m["expert_intermediate"] if routed else 0
     dense = (layers - routed) * 3 * hidden * m["intermediate"]
@@ -64,11 +69,11 @@ def parameters(model: "str | dict") -> dict:
         "vision": m["vision_parameters"],
         "embedding": m["vocab"] * hidden,
         "head": 0 if m["tied_embeddings"] else m["vocab"] * hidden,
-        "attention": layers * attention,
-        "bias": layers * biases,
+        "attention": softmax * attention + linear * linear_attention,
+        "bias": softmax * biases,
         "mlp": dense + always + routed * m["experts"] * expert,
         "router": routed * (hidden * m["experts"] + m["moe_extra_parameters"]),
-        "norm": (m["norms_per_layer"] * layers + 1) * hidden + layers * inner_norms,
+        "norm": (m["norms_per_layer"] * layers + 1) * hidden + softmax * inner_norms + linear * linear_norm,
     }
     counts["total"] = sum(counts.values())
     counts["expert"] = expert
@@ -101,6 +106,49 @@ def lora_parameters(model: "str | dict", rank: int, targets: tuple = ("q", "v"))
             raise tables.unknown("projection", target, list(PROJECTIONS))
         total += m["layers"] * rank * sum(shapes[target])
     return total
+
+
+def lora_values(model: "str | dict", rank: int, tensor_parallel: int = 1) -> int:
+    """Return how many numbers vLLM reserves on a GPU for one adapter of up to this rank, whatever it adapts.
+
+    For every linear module, and the embedding and the head where the model's class prepares them as Llama's does: a matrix of rank
+    x inputs for each matrix that is packed in it, and one of outputs x rank; of several GPUs each has its share of the side that is
+    divided (vLLM 0.32.0, `lora/layers`). Raises ValueError for latent and linear attention, whose modules are not modelled.
+    """
+    m = tables.model(model)
+    tables.whole("rank", rank)
+    if m["kv_lora_rank"] or m["linear_layers"]:
+        raise ValueError(f"{m['name']}: adapters for latent or linear attention are not modelled")
+    tp, hidden = tensor_parallel, m["hidden"]
+    q, kv = m["heads"] * m["head_dim"], m["kv_heads"] * m["head_dim"] * tp * tensor_parallel_share(m, tp)
+    attention = 3 * hidden + (q + 2 * kv) / tp + q / tp + hidden
+
+    def mlp(width: int) -> float:
+        return 2 * hidden + 2 * width / tp + width / tp + hidden
+
+    layers = m["layers"] * attention
+    routed = m["layers"] - m["dense_layers"] if m["experts"] else 0
+    layers += (m["layers"] - routed) * mlp(m["intermediate"])
+    if routed:
+        # An expert's gate and up each have a pair of their own; the router is a module too.
+        expert = 2 * (hidden + m["expert_intermediate"] / tp) + m["expert_intermediate"] / tp + hidden
+        layers += routed * (m["experts"] * expert + hidden + m["experts"])
+        if m["shared_intermediate"]:
+            layers += routed * mlp(m["shared_intermediate"])
+    return int(rank * (layers + 2 * (m["vocab"] + hidden)))
+
+
+def stages(layers: int, pipeline_parallel: int) -> list:
+    """Return how many layers each stage of a pipeline has: what is left over goes to the stages before the last one.
+
+    As vLLM 0.32.0 divides them (`distributed/utils.py`, get_pp_indices). Raises ValueError for more stages than layers.
+    """
+    if tables.whole("pipeline_parallel", pipeline_parallel) > layers:
+        raise ValueError(f"{layers} layers are too few for pipeline_parallel {pipeline_parallel}")
+    each = [layers // pipeline_parallel] * pipeline_parallel
+    for number in range(layers % pipeline_parallel):
+        each[-2 - number] += 1
+    return each
 
 
 def _bytes(parameters: float, shrinking: float, precision: str) -> float:
@@ -149,10 +197,25 @@ def kv_bytes_per_token(model: "str | dict", precision: str = "fp16") -> int:
 
     With multi-head latent attention one compressed vector a layer serves both: layers x (kv_lora_rank + rope_head_dim) x
     bytes (DeepSeek-V2 2405.04434, section 2.1). `precision` is the cache's: fp32, fp16, bf16, fp8 or int8. Layers with a
-    sliding window count too: `kv_bytes` says where they stop growing. Source: PagedAttention 2309.06180, section 3.
+    sliding window count too: `kv_bytes` says where they stop growing. Layers of linear attention cache no tokens
+    (`state_bytes`). Source: PagedAttention 2309.06180, section 3.
     """
     m = tables.model(model)
-    return int(m["layers"] * _layer_kv_bytes(m, precision))
+    return int((m["layers"] - m["linear_layers"]) * _layer_kv_bytes(m, precision))
+
+
+def state_bytes(model: "str | dict") -> int:
+    """Return what one layer of linear attention keeps of a sequence, however long it is; 0 for a model without such layers.
+
+    The last conv_kernel - 1 inputs of its convolution in 16 bits, and for each head of values a square matrix in state_bits, as
+    vLLM 0.32.0 has them (`layers/mamba/mamba_utils.py`, gated_delta_net_state_shape).
+    """
+    m = tables.model(model)
+    if not m["linear_layers"]:
+        return 0
+    dim = m["linear_head_dim"]
+    inputs = (m["conv_kernel"] - 1) * (2 * m["linear_key_heads"] + m["linear_value_heads"]) * dim
+    return 2 * inputs + m["linear_value_heads"] * dim * dim * m["state_bits"] // 8
 
 
 def _layer_kv_bytes(m: dict, precision: str) -> float:
@@ -163,12 +226,13 @@ def _layer_kv_bytes(m: dict, precision: str) -> float:
 
 
 def kv_bytes(model: "str | dict", tokens: int, precision: str = "fp16") -> int:
-    """Return the cache bytes of one sequence of so many tokens: a layer with a window keeps the window's at most."""
+    """Return the cache bytes of one sequence of so many tokens: a layer with a window keeps the window's at most, one of linear
+    attention its state."""
     m = tables.model(model)
     tables.not_negative("tokens", tokens)
-    kept = (m["layers"] - m["window_layers"]) * tokens
+    kept = (m["layers"] - m["window_layers"] - m["linear_layers"]) * tokens
     kept += m["window_layers"] * (min(tokens, m["window"]) if m["window"] else tokens)
-    return int(kept * _layer_kv_bytes(m, precision))
+    return int(kept * _layer_kv_bytes(m, precision)) + m["linear_layers"] * state_bytes(m)
 
 
 def kv_blocks(tokens: int, block_tokens: int = 16) -> int:
@@ -188,6 +252,7 @@ def tensor_parallel_share(model: "str | dict", tensor_parallel: int) -> float:
     m = tables.model(model)
     tables.whole("tensor_parallel", tensor_parallel)
     kinds = [("attention", m["heads"], m["heads"] % tensor_parallel)]
+    kinds.append(("linear key", m["linear_key_heads"], m["linear_key_heads"] % tensor_parallel))
     if not m["kv_lora_rank"]:
         more, fewer = max(m["kv_heads"], tensor_parallel), min(m["kv_heads"], tensor_parallel)
         kinds.append(("KV", m["kv_heads"], more % fewer))
@@ -217,14 +282,26 @@ IN_FLIGHT = 2
 """Steps that an engine has under way on a GPU: with asynchronous scheduling the next one is planned while one runs."""
 
 
+def hybrid_block_tokens(model: "str | dict", precision: str, tensor_parallel: int = 1, block_tokens: int = 16) -> int:
+    """Return how many tokens a block holds: `block_tokens`, or with linear attention so many times as many that a state fits.
+
+    Blocks of all layers come from one pool and have one size, so a block of tokens must be as large as a layer's state
+    (vLLM 0.32.0, `platforms/interface.py`, _align_hybrid_block_size).
+    """
+    m = tables.model(model)
+    page = int(block_tokens * _layer_kv_bytes(m, precision) * tensor_parallel_share(m, tensor_parallel))
+    return block_tokens * max(1, -(-(state_bytes(m) // tensor_parallel) // page))
+
+
 def cache_blocks(
     model: "str | dict", available_bytes: int, precision: str, block_tokens: int = 16, share: float = 1.0
 ) -> int:
     """Return how many blocks vLLM cuts `available_bytes` into; `share` is that of one GPU of several.
 
-    A block holds block_tokens of every layer of a group. Layers that see everything and layers with a window are put into groups
-    of one size, the smaller kind's (the larger one's if that has not 1.5 times as many), padded where they do not come out even:
-    all groups draw from one pool (`v1/core/kv_cache_utils.py`, _get_kv_cache_groups_uniform_page_size).
+    A block holds block_tokens (of `hybrid_block_tokens`) of every layer of a group, or their states. Layers that see everything, with a
+    window and of linear attention are put into groups of one size, the smallest kind's (the largest one's if that has not 1.5 times as
+    many), padded where they do not come out even: all groups draw from one pool (`v1/core/kv_cache_utils.py`,
+    _get_kv_cache_groups_uniform_page_size).
     """
     m = tables.model(model)
     return int(available_bytes // (int(block_tokens * _layer_kv_bytes(m, precision) * share) * _group_layers(m)))
@@ -232,15 +309,16 @@ def cache_blocks(
 
 def _group_layers(m: dict) -> int:
     """Return the layers of a group."""
-    kinds = [layers for layers in (m["layers"] - m["window_layers"], m["window_layers"]) if layers]
+    full = m["layers"] - m["window_layers"] - m["linear_layers"]
+    kinds = [layers for layers in (full, m["window_layers"], m["linear_layers"]) if layers]
     return max(kinds) if max(kinds) < 1.5 * min(kinds) else min(kinds)
 
 
 def group_windows(model: "str | dict") -> tuple:
-    """Return the window in tokens of each group of layers, 0 where it sees everything: `windows` of the simulator."""
+    """Return the window in tokens of each group of layers that cache tokens, 0 where it sees everything: `windows` of the simulator."""
     m = tables.model(model)
     size = _group_layers(m)
-    full, windowed = m["layers"] - m["window_layers"], m["window_layers"]
+    full, windowed = m["layers"] - m["window_layers"] - m["linear_layers"], m["window_layers"]
     return (0,) * -(-full // size) + (m["window"],) * -(-windowed // size)
 
 
@@ -248,9 +326,11 @@ def request_blocks(model: "str | dict", context_tokens: int, in_flight_tokens: i
     """Return how many blocks one request of `context_tokens` takes at most, over all groups of layers.
 
     A layer with a window keeps it, less one, and the tokens of the steps under way, in whole blocks and one more
-    (SlidingWindowSpec.max_admission_blocks_per_request).
+    (SlidingWindowSpec.max_admission_blocks_per_request). Linear attention takes two blocks a group, the state and the one before
+    it, as prefix caching has them, the default (MambaSpec.max_memory_usage_bytes).
     """
-    total = 0
+    m = tables.model(model)
+    total = 2 * -(-m["linear_layers"] // _group_layers(m))
     for window in group_windows(model):
         if window:
             total += kv_blocks(min(context_tokens, window - 1 + in_flight_tokens), block_tokens) + 1
@@ -271,17 +351,24 @@ def plan(
     block_tokens: int = 16,
     graphs: bool = True,
     tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    lora_adapters: int = 0,
+    lora_rank: int = 16,
 ) -> dict:
     """Return how vLLM would divide a GPU's memory, and how many requests of `context_tokens` are then resident at once.
 
     Keys, in bytes and per GPU: budget (usable x gpu_memory_utilization), weights, activation (the widest layer's
-    intermediates for max_num_batched_tokens, and the sampler's copies of the logits), graph, other, kv (what is left for
+    intermediates for max_num_batched_tokens, and the sampler's copies of the logits), lora (`lora_values` in 16 bits for each of
+    lora_adapters), graph, other, kv (what is left for
     the cache, 0 at least); then blocks (of vLLM, one less than it cuts, since one is set aside as the null block), concurrency
     (requests of `context_tokens` in the whole cache, as vLLM logs it), kv_tokens (that times context_tokens, as vLLM logs
     them), max_concurrent (bounded by max_num_seqs), fits (at least one whole request fits). The order of subtraction is that of vLLM 0.32.0,
     `v1/worker/gpu_worker.py`, determine_available_memory; activation, graph and other are estimates from
     `tables.assumption` (`graphs=False` for eager mode). Sequences and tokens of a step are `server_defaults` where they are None.
-    `kv_precision` None means 16 bits. With `tensor_parallel` GPUs each holds its share of weights and cache.
+    `kv_precision` None means 16 bits. With `tensor_parallel` GPUs each holds its share of weights and cache. With
+    `pipeline_parallel` stages each has a part of the layers, the first the embedding too and the last the head and the sampler;
+    the stage with the fewest blocks decides, and its GPU is described. Raises ValueError for a pipeline of a model with several kinds of
+    layers, which is not modelled.
     """
     m, g = tables.model(model), tables.gpu(gpu)
     tables.positive("context_tokens", context_tokens)
@@ -292,21 +379,39 @@ def plan(
     tables.positive("max_num_seqs", max_num_seqs)
     tables.whole("block_tokens", block_tokens)
     share = tensor_parallel_share(m, tensor_parallel)
+    block_tokens = hybrid_block_tokens(m, kv_precision or "fp16", tensor_parallel, block_tokens)
     budget = int(g["usable_bytes"] * tables.fraction("gpu_memory_utilization", gpu_memory_utilization))
     widest = max(m["intermediate"], m["experts_per_token"] * m["expert_intermediate"] + m["shared_intermediate"])
     layer = 2 * max_num_batched_tokens * (4 * m["hidden"] + 3 * widest // tensor_parallel)
     logits = 4 * tables.assumption("logit_copies")["value"] * max_num_seqs * m["vocab"]
-    communication = tables.assumption("communication_bytes")["value"]
-    parts = {
-        "budget_bytes": budget,
-        "weights_bytes": -(-weights_bytes(m, precision) // tensor_parallel),
-        "activation_bytes": layer + logits,
-        "graph_bytes": tables.assumption("graph_bytes")["value"] if graphs else 0,
-        "other_bytes": tables.assumption("other_bytes")["value"] + (communication if tensor_parallel > 1 else 0),
-    }
     cache = kv_precision or "fp16"
-    left = budget - sum(size for name, size in parts.items() if name != "budget_bytes")
-    cut = cache_blocks(m, max(0, left), cache, block_tokens, share)
+    if pipeline_parallel > 1 and (m["window_layers"] or m["linear_layers"]):
+        raise ValueError(f"{m['name']} has several kinds of layers: a pipeline of them is not modelled")
+    communication = tables.assumption("communication_bytes")["value"] if tensor_parallel * pipeline_parallel > 1 else 0
+    numbers = lora_values(m, lora_rank, tensor_parallel) if lora_adapters else 0
+    total, counts = weights_bytes(m, precision), parameters(m)
+    first = (counts["embedding"] + counts["vision"]) * max(2, _bits(precision) / 8)
+    last = (counts["head"] or counts["embedding"]) * max(2, _bits(precision) / 8)
+    body = total - first - (last if counts["head"] else 0)
+    each = stages(m["layers"], pipeline_parallel)
+    tightest = None
+    for number in range(pipeline_parallel):
+        part = each[number] / m["layers"]
+        ends = (number == 0, number == pipeline_parallel - 1)
+        held = total if pipeline_parallel == 1 else body * part + ends[0] * first + ends[1] * last
+        parts = {
+            "budget_bytes": budget,
+            "weights_bytes": int(-(-held // tensor_parallel)),
+            "activation_bytes": layer + (logits if ends[1] else 0),
+            "lora_bytes": int(2 * lora_adapters * numbers * part),
+            "graph_bytes": tables.assumption("graph_bytes")["value"] if graphs else 0,
+            "other_bytes": tables.assumption("other_bytes")["value"] + communication,
+        }
+        left = budget - sum([parts[name] for name in parts if name != "budget_bytes"])
+        blocks = cache_blocks(m, max(0, left), cache, block_tokens, share * part)
+        if tightest is None or (blocks, left) < (tightest[0], tightest[1]):
+            tightest = (blocks, left, parts)
+    cut, left, parts = tightest  # type: ignore[misc]
     blocks = max(0, cut - 1)
     needed = request_blocks(m, context_tokens, IN_FLIGHT * max_num_batched_tokens, block_tokens)
     resident = blocks // needed

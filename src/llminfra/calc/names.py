@@ -15,7 +15,7 @@ PRECISIONS = {
 }
 """Other names of the formats of `memory.BITS`."""
 
-MAKERS = ("nvidia", "geforce", "amd", "tesla", "sxm5", "sxm4", "sxm", "hbm3", "gpu")
+MAKERS = ("nvidia", "geforce", "amd", "instinct", "tesla", "sxm5", "sxm4", "sxm2", "sxm", "hbm3", "gpu")
 """Words in the names of cards that tell none apart."""
 
 SUFFIXES = (
@@ -37,7 +37,7 @@ SUFFIXES = (
 KINDS = ("hf", "it", "base")
 """Words at the end of a model's name that leave its shape as it is, as "instruct" and "chat" do anywhere in it."""
 
-SOLD_AS = {"h10080gb": "h100", "h200141gb": "h200"}
+SOLD_AS = {"h10080gb": "h100", "h200141gb": "h200", "h2096gb": "h20", "mi300xoam": "mi300x"}
 """How the driver names cards that come in one size."""
 
 

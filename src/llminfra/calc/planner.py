@@ -1,6 +1,17 @@
 """From a model, a precision, a context and a number of users to GPUs, speed and dollars."""
 
-from . import cost, memory, names, roofline, tables
+from . import cost, memory, names, refusals, roofline, tables
+
+OF_A_FITTING_PLAN = (
+    "batch",
+    "ttft_s",
+    "ttft_burst_s",
+    "itl_s",
+    "tokens_per_s",
+    "usd_per_hour",
+    "usd_per_million_output_tokens",
+)
+"""Keys of `plan` that are None where it does not fit."""
 
 
 def precision_of(model: "str | dict", gpu: "str | dict", precision: "str | None") -> str:
@@ -24,15 +35,17 @@ def plan(
     output_tokens: "int | None" = None,
     kv_precision: "str | None" = None,
     tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
     **engine,
 ) -> dict:
     """Return how many of a GPU serve `users` requests at once, how fast, and what that costs.
 
     Each request has `context_tokens` in the end, of which it generates the last `output_tokens` (None: a quarter, 256 at
     most). `precision` as for `precision_of`. `engine` are further settings of `memory.plan`: gpu_memory_utilization,
-    max_num_seqs, max_num_batched_tokens, graphs. Keys:
+    max_num_seqs, max_num_batched_tokens, graphs, lora_adapters, lora_rank. Keys:
 
-    - model, gpu, precision, tensor_parallel (GPUs per replica), weights_bytes, kv_bytes_per_token;
+    - model, gpu, precision, tensor_parallel, pipeline_parallel (their product is the GPUs of a replica), weights_bytes,
+      kv_bytes_per_token;
     - fits (one replica holds the weights and a request), why ("" or what is missing), max_concurrent (requests that one
       replica holds), replicas, gpus, batch (requests on the fullest replica);
     - ttft_s: to the first token of a prompt that is alone on an idle replica; ttft_burst_s: to the last first token if all users
@@ -44,64 +57,58 @@ def plan(
       these are None.
 
     Where it does not fit, replicas and gpus are 0 and what follows from them is None. Speeds are the roofline's with the
-    efficiencies of `tables.assumption`. Raises ValueError for what cannot be: an unknown name, a precision that the GPU
-    does not multiply, a context that the model was not made for, no users.
+    efficiencies of `tables.assumption`; adapters are counted in memory, not in time. In a pipeline a token passes one stage after
+    the other, so it takes as long as on one GPU with all layers, while each stage works on a part of the batch of its own; that is
+    arithmetic without a measurement behind it, and what travels between stages is not counted. Raises ValueError for what cannot be:
+    an unknown name, no users, and what the engine refuses, in its words (`refusals`).
     """
     precision = precision_of(model, gpu, precision)
     m, g = tables.model(model), tables.gpu(gpu)
     tables.whole("users", users)
     if tables.whole("context_tokens", context_tokens) < 2:
         raise ValueError("context_tokens must be at least 2: a prompt and an answer")
-    if context_tokens > m["max_position"]:
-        raise ValueError(f"{m['name']} was made for {m['max_position']} tokens of context, not {context_tokens}")
     if output_tokens is None:
         output_tokens = max(1, min(256, context_tokens // 4))
     if tables.whole("output_tokens", output_tokens) >= context_tokens:
         raise ValueError(f"output_tokens must be less than context_tokens, {context_tokens}, not {output_tokens}")
+    refused = refusals.anywhere(m, context_tokens, precision, tensor_parallel, **engine)
+    refused = refused or refusals.on(g, precision, kv_precision)
+    if refused:
+        raise ValueError(f"the engine refuses: {refused}")
     roofline.rate_flop_per_s(g, precision)
     settings = {"kv_precision": kv_precision, "tensor_parallel": tensor_parallel}
-    seqs, tokens = engine.get("max_num_seqs"), engine.get("max_num_batched_tokens")
-    if seqs and tokens and tokens < seqs:
-        raise ValueError(
-            f"max_num_batched_tokens ({tokens}) must be at least max_num_seqs ({seqs}): the engine refuses less"
-        )
-    divided = memory.plan(m, g, precision, context_tokens, **engine, **settings)  # type: ignore[arg-type]
+    divided = memory.plan(m, g, precision, context_tokens, pipeline_parallel=pipeline_parallel, **engine, **settings)  # type: ignore[arg-type]
     at_once = divided["max_concurrent"]
     result = {
         "model": m["name"],
         "gpu": g["name"],
         "precision": precision,
         "tensor_parallel": tensor_parallel,
+        "pipeline_parallel": pipeline_parallel,
         "weights_bytes": memory.weights_bytes(m, precision),
         "kv_bytes_per_token": memory.kv_bytes_per_token(m, kv_precision or "fp16"),
         "fits": divided["fits"],
         "why": ""
         if divided["fits"]
-        else _missing(divided, m, g, precision, context_tokens, kv_precision, tensor_parallel),
+        else _missing(divided, m, g, precision, context_tokens, kv_precision, tensor_parallel * pipeline_parallel),
         "max_concurrent": at_once,
         "replicas": -(-users // at_once) if at_once else 0,
     }
-    result["gpus"] = result["replicas"] * tensor_parallel
-    result.update(_rent(g, result["replicas"], tensor_parallel))
+    size = tensor_parallel * pipeline_parallel
+    result["gpus"] = result["replicas"] * size
+    result.update(_rent(g, result["replicas"], size))
     if not divided["fits"]:
-        for key in (
-            "batch",
-            "ttft_s",
-            "ttft_burst_s",
-            "itl_s",
-            "tokens_per_s",
-            "usd_per_hour",
-            "usd_per_million_output_tokens",
-        ):
+        for key in OF_A_FITTING_PLAN:
             result[key] = None
         return result
     batch = -(-users // result["replicas"])
     prompt = context_tokens - output_tokens
     ttft_s = roofline.ttft_s(m, g, precision, prompt, **settings)  # type: ignore[arg-type]
     prefill_s = roofline.prefill_s(m, g, precision, prompt, **settings)["seconds"]
-    itl_s = roofline.decode_step_s(m, g, precision, batch, prompt + output_tokens // 2, **settings)["seconds"]
-    tokens_per_s = users * output_tokens / (output_tokens * itl_s + batch * prefill_s)
-    burst_s = ttft_s + (batch - 1) * prefill_s
+    share = -(-batch // pipeline_parallel)  # of the batch that one stage works on
+    itl_s = roofline.decode_step_s(m, g, precision, share, prompt + output_tokens // 2, **settings)["seconds"]
+    tokens_per_s = users * output_tokens / (output_tokens * itl_s + batch * prefill_s / pipeline_parallel)
+    burst_s = ttft_s + (batch - 1) * prefill_s / pipeline_parallel
     result.update({"batch": batch, "ttft_s": ttft_s, "ttft_burst_s": burst_s, "itl_s": itl_s})
     result["tokens_per_s"] = tokens_per_s
     hourly = result["usd_per_hour"]
@@ -127,12 +134,15 @@ def serve_words(
         words += ["--dtype", {"fp16": "half", "bf16": "bfloat16", "fp32": "float32"}[plan["precision"]]]
     elif plan["precision"] == "fp8":
         words += ["--quantization", "fp8"]
-    elif plan["precision"] == "nf4":
-        words += ["--quantization", "bitsandbytes"]
     if plan["tensor_parallel"] > 1:
         words += ["--tensor-parallel-size", str(plan["tensor_parallel"])]
+    if plan["pipeline_parallel"] > 1:
+        words += ["--pipeline-parallel-size", str(plan["pipeline_parallel"])]
     if kv_precision == "fp8":
         words += ["--kv-cache-dtype", "fp8"]
+    if engine.get("lora_adapters"):
+        words += ["--enable-lora", "--max-loras", str(engine["lora_adapters"])]
+        words += ["--max-lora-rank", str(engine.get("lora_rank", 16))]
     for name in ("gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens"):
         if engine.get(name) is not None:
             words += ["--" + name.replace("_", "-"), str(engine[name])]
@@ -215,7 +225,12 @@ def compare(
         try:
             rows.append(plan(m, name, kind, context_tokens, users, **settings))
         except ValueError as error:
-            if kind in tables.gpu(name)["rates"] or kind in roofline.FULL:
+            alone = refusals.on(name, kind, settings.get("kv_precision"))
+            if not alone and (kind in tables.gpu(name)["rates"] or kind in roofline.FULL):
                 raise
-            rows.append({"model": m["name"], "gpu": name, "precision": kind, "fits": False, "why": str(error)})
+            row = {"model": m["name"], "gpu": name, "precision": kind, "fits": False, "why": str(error)}
+            for key in OF_A_FITTING_PLAN:
+                row[key] = None
+            row.update({"replicas": 0, "gpus": 0, "unverified": tables.gpu(name)["unverified"]})
+            rows.append(row)
     return rows

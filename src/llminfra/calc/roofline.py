@@ -64,7 +64,8 @@ def work(model: "str | dict", kv_precision: "str | None" = None) -> dict:
     """Return what a step costs per unit of what it processes.
 
     Keys: flop_per_token (2 per parameter of the layers that a token meets), flop_per_sample (2 per parameter of the head),
-    flop_per_pair (4 x layers x heads x head dim: a token attending to one position), bytes_per_cached (a token's cache).
+    flop_per_pair (4 x layers x heads x head dim: a token attending to one position), bytes_per_cached (a token's cache),
+    bytes_per_sequence (the states of linear attention, read and written in every step).
     """
     m = tables.model(model)
     counts = memory.parameters(m)
@@ -76,8 +77,9 @@ def work(model: "str | dict", kv_precision: "str | None" = None) -> dict:
     return {
         "flop_per_token": 2 * layers_only,
         "flop_per_sample": 2 * head,
-        "flop_per_pair": 2 * m["layers"] * m["heads"] * dim,
+        "flop_per_pair": 2 * (m["layers"] - m["linear_layers"]) * m["heads"] * dim,
         "bytes_per_cached": memory.kv_bytes_per_token(m, kv_precision or "fp16"),
+        "bytes_per_sequence": 2 * m["linear_layers"] * memory.state_bytes(m),
     }
 
 
@@ -116,7 +118,7 @@ def step_parts(
     tables.not_negative("layer_launch_s", layer_launch_s)
     unit = work(m, kv_precision)
     per_token, per_sample, per_pair = unit["flop_per_token"], unit["flop_per_sample"], unit["flop_per_pair"]
-    per_cached = unit["bytes_per_cached"]
+    per_cached, per_sequence = unit["bytes_per_cached"], unit["bytes_per_sequence"]
     share = memory.tensor_parallel_share(m, tensor_parallel)
     rate = rate_flop_per_s(gpu, precision) * compute_efficiency * tensor_parallel
     bandwidth = tables.gpu(gpu)["bandwidth_bytes_per_s"] * memory_efficiency
@@ -127,7 +129,7 @@ def step_parts(
 
     def parts(tokens: int, samples: int, pairs: float, cached: float) -> tuple:
         weights = dense or memory.weights_read_bytes(m, precision, tokens) - head_bytes
-        cache = cached * per_cached
+        cache, states = cached * per_cached, samples * per_sequence
         # Two all-reduces a layer, after attention and after the MLP (Megatron-LM 1909.08053).
         link_s = 0.0
         if tensor_parallel > 1:
@@ -139,10 +141,10 @@ def step_parts(
             samples * per_sample / rate,
             head_memory_s,
             pairs * per_pair / rate,
-            cache * share / bandwidth,
+            (cache * share + states / tensor_parallel) / bandwidth,
             link_s,
             tokens * per_token + samples * per_sample + pairs * per_pair,
-            weights + head_bytes + cache,
+            weights + head_bytes + cache + states,
         )
 
     return parts

@@ -25,6 +25,13 @@ OPTIONAL = (
     "v_head_dim",
     "window",
     "window_layers",
+    "linear_layers",
+    "linear_key_heads",
+    "linear_value_heads",
+    "linear_head_dim",
+    "conv_kernel",
+    "state_bits",
+    "gated_attention",
     "qk_norm_parameters",
     "vision_parameters",
 )
@@ -122,7 +129,8 @@ def gpu(name: "str | dict") -> dict:
     Keys: name, title, memory_bytes (as sold), usable_bytes (what CUDA reports as total), bandwidth_bytes_per_s,
     rates (precision to dense operations per second; fp32 without tensor cores), link, link_bytes_per_s (to another GPU of
     the machine, one direction), capability, bf16, fp8, flash_attention_2 (whether it has them),
-    watts, unverified (the keys whose values no primary source confirms).
+    watts, unverified (the keys whose values no primary source confirms), and for a GPU that the engine does not run on
+    unsupported (why).
     """
     if isinstance(name, dict):
         return name
@@ -143,9 +151,11 @@ def model(name: "str | dict") -> dict:
     parameters, max_position (tokens), licence, gated, unverified; and, 0 where there is no such part:
 
     - experts, experts_per_token, expert_intermediate (an expert's width), shared_intermediate (of those that are always
-      on), dense_layers (at the start), moe_extra_parameters (a layer's, beside experts and router);
+      on), dense_layers (how many have no experts), moe_extra_parameters (a layer's, beside experts and router);
     - kv_lora_rank, q_lora_rank, rope_head_dim, nope_head_dim, v_head_dim: multi-head latent attention;
     - window (tokens), window_layers (how many layers attend to the window only);
+    - linear_layers (how many have linear attention in place of a cache), linear_key_heads, linear_value_heads, linear_head_dim,
+      conv_kernel, state_bits (of a number of the state); gated_attention (1 if the other layers gate their output);
     - qk_norm_parameters (a layer's), norms_per_layer (2 where not said), vision_parameters (of an encoder for images, which is
       loaded too).
     """

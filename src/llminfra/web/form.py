@@ -42,6 +42,13 @@ def slider(name: str, label: str, value: str, low: int, high: int, hint: str = "
     return field
 
 
+def more(fields: list) -> list:
+    """Return these fields as ones that a page folds away, for those who look for them."""
+    for field in fields:
+        field["more"] = True
+    return fields
+
+
 def model(value: str = "Qwen2.5-7B-Instruct") -> dict:
     """Return the field for a model of `tables`."""
     return select("model", "Model", [(name, tables.model(name)["title"]) for name in tables.models()], value)

@@ -105,6 +105,8 @@ def _full(model: dict, gpu: dict, values: dict) -> dict:
     one = planner.plan(*asked, users=1, output_tokens=values["output"])
     if not one["fits"]:
         raise ValueError(f"{model['title']} in {values['precision']} does not fit on one {gpu['title']}: {one['why']}")
+    if one["usd_per_hour"] is None:
+        raise ValueError(f"{gpu['title']}: no price is known")
     return planner.plan(*asked, users=one["max_concurrent"], output_tokens=values["output"])
 
 

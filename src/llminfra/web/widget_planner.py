@@ -3,6 +3,11 @@
 from ..calc import memory, planner, tables
 from . import form, markup, svg
 
+SHARES = ("80", "85", "90", "92", "95", "98")
+ADAPTERS = [("0", "none")] + [
+    (f"{many}x{rank}", f"{many} of rank {rank}") for many, rank in ((1, 16), (4, 16), (16, 16), (8, 64))
+]
+
 
 def fields() -> list:
     """Return the fields of the capacity planner."""
@@ -10,19 +15,35 @@ def fields() -> list:
         form.model(),
         form.precision(),
         form.gpu(),
-        form.select("share", "GPUs per replica", [(size, size) for size in ("1", "2", "4", "8")], "1"),
+        form.select("share", "GPUs that share every layer", [(size, size) for size in ("1", "2", "4", "8")], "1"),
         form.number("users", "Users at once", "16", 1, 100000),
         form.number("context", "Context of each", "2048", 2, 131072, 1, "tokens, prompt and answer"),
         form.number("output", "Answer", "256", 1, 131071, 1, "tokens, of the context"),
-    ]
+    ] + form.more(
+        [
+            form.select("stages", "Groups that divide the layers", [(size, size) for size in ("1", "2", "4")], "1"),
+            form.select("cache", "Precision of the cache", [("fp16", "16 bits"), ("fp8", "fp8")], "fp16"),
+            form.select("memory", "Engine's share of memory", [(part, part + " %") for part in SHARES], "92"),
+            form.number("seqs", "Requests in a step", "0", 0, 4096, 1, "at most; 0: the engine's default"),
+            form.number("batched", "Tokens in a step", "0", 0, 131072, 1, "at most; 0: the engine's default"),
+            form.select("eager", "CUDA graphs", [("no", "recorded"), ("yes", "off: eager mode")], "no"),
+            form.select("adapters", "LoRA adapters at once", ADAPTERS, "0"),
+        ]
+    )
 
 
 def result(values: dict) -> str:
     """Return how many GPUs serve the users, how fast, and for how much; and the same for every other GPU."""
     model, gpu, share = tables.model(values["model"]), tables.gpu(values["gpu"]), int(values["share"])
     asked = (values["precision"], values["context"], values["users"])
-    settings = {"output_tokens": values["output"], "tensor_parallel": share}
+    engine = _engine(values)
+    split = {"tensor_parallel": share, "pipeline_parallel": int(values["stages"])}
+    kv = values["cache"] if values["cache"] == "fp8" else None
+    settings = {"output_tokens": values["output"], "kv_precision": kv}
+    settings.update(split)
+    settings.update(engine)
     plan = planner.plan(model, gpu, *asked, **settings)
+    share = share * split["pipeline_parallel"]
     rows: list = []
     chosen = None
     for row in planner.compare(model, *asked, planned=plan, **settings):
@@ -35,7 +56,7 @@ def result(values: dict) -> str:
     what = f"{model['title']} in {values['precision']}"
     heads = ["GPU", "GPUs", "Users on each", "First token", "Next token", "Tokens/s", "Per hour", "Per million tokens"]
     told = [
-        _memory(model, gpu, values, share),
+        _memory(model, gpu, values, kv, split, engine),
         markup.table(f"{what} for {users} with {markup.fixed(values['context'])} tokens each", heads, rows, chosen),
         markup.note(_sources(plan, share)),
     ]
@@ -60,7 +81,23 @@ def result(values: dict) -> str:
         ("Per hour", _usd(plan["usd_per_hour"]), plan["instance"] or "nobody is known to rent such a machine"),
         ("Per million tokens", million, "of output, always busy"),
     ]
+    words = " ".join(planner.serve_words(plan, values["context"], kv, **engine))
+    told.append(markup.note(f"A replica is started with: {words}"))
     return "".join([markup.summary(said), markup.definitions(figures)] + told)
+
+
+def _engine(values: dict) -> dict:
+    """Return what a reader set of the engine, for `planner.plan`."""
+    engine = {"gpu_memory_utilization": int(values["memory"]) / 100}
+    for name, field in (("max_num_seqs", "seqs"), ("max_num_batched_tokens", "batched")):
+        if values[field]:
+            engine[name] = values[field]
+    if values["eager"] == "yes":
+        engine["graphs"] = False
+    if values["adapters"] != "0":
+        many, rank = values["adapters"].split("x")
+        engine.update({"lora_adapters": int(many), "lora_rank": int(rank)})
+    return engine
 
 
 def _usd(value: "float | None") -> str:
@@ -94,11 +131,14 @@ def _sources(plan: dict, share: int) -> str:
     return said + (f" No primary source confirms this GPU's {', '.join(doubtful)}." if doubtful else "")
 
 
-def _memory(model: dict, gpu: dict, values: dict, share: int) -> str:
+def _memory(model: dict, gpu: dict, values: dict, kv: "str | None", split: dict, given: dict) -> str:
     """Draw what fills the memory of one GPU."""
-    parts = memory.plan(model, gpu, values["precision"], values["context"], tensor_parallel=share)
-    engine = parts["activation_bytes"] + parts["graph_bytes"] + parts["other_bytes"]
-    sizes = [("third", "weights", parts["weights_bytes"]), ("queue", "activations, graphs, buffers", engine)]
+    given = dict(given)
+    given.update(split)
+    parts = memory.plan(model, gpu, values["precision"], values["context"], kv, **given)
+    engine = parts["activation_bytes"] + parts["lora_bytes"] + parts["graph_bytes"] + parts["other_bytes"]
+    others = "activations, graphs, buffers" + (", adapters" if parts["lora_bytes"] else "")
+    sizes = [("third", "weights", parts["weights_bytes"]), ("queue", others, engine)]
     sizes.append(("decode", "cache", parts["kv_bytes"]))
     whole = max(gpu["usable_bytes"], sum([bytes_ for _, _, bytes_ in sizes]))
     x = svg.linear(0, whole, 0, svg.WIDTH)
