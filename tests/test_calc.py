@@ -629,3 +629,15 @@ def test_linear_attention_keeps_a_state_and_no_tokens():
     assert memory.state_bytes("Qwen3-8B") == 0 and memory.hybrid_block_tokens("Qwen3-8B", "fp16") == 16
     near, far = (roofline.decode_step_s(m, "h200", "fp8", 32, context)["attention_s"] for context in (0, 100_000))
     assert 0 < near < far / 10
+
+
+def test_a_replica_is_priced_by_what_is_rented_by_the_hour():
+    """A 3090 is known from a verified price of serverless workers and a cheaper, unverified one of pods."""
+    assert {(row["kind"], row["unverified"]) for row in tables.prices("rtx3090")} == {
+        ("serverless", False),
+        ("pod", True),
+    }
+    plan = planner.plan("Qwen3-8B", "rtx3090", "int4", 4096, 4)
+    assert plan["provider"] == "runpod-pods" and "price" in plan["unverified"]
+    assert planner.plan("Qwen3-8B", "a40", "int4", 4096, 4)["provider"] == "runpod", "only serverless is known"
+    assert {row["kind"] for name in tables.gpus() for row in tables.prices(name)} == {"machine", "pod", "serverless"}

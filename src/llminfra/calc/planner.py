@@ -52,7 +52,7 @@ def plan(
       of a replica ask at once, so that their prompts are read one after the other; itl_s: a decode step of that batch in
       mid-answer; tokens_per_s: output of all replicas, their prefills counted: users x output / (output x itl + batch x prefill);
     - usd_per_hour (of the machines that hold the replicas, each within one machine, at the lowest complete and verified
-      on-demand price, or else the lowest one), usd_per_million_output_tokens (always busy), provider, instance (how many of
+      on-demand price, or else the lowest one; a serverless worker's only where no machine or pod has just so many GPUs), usd_per_million_output_tokens (always busy), provider, instance (how many of
       which machine), price_read, unverified (what of GPU and price no primary source confirms). A GPU record of the caller's own has the price that it holds as usd_per_gpu_hour; without one
       these are None.
 
@@ -152,8 +152,8 @@ def serve_words(
 def _rent(g: dict, replicas: int, size: int) -> dict:
     """Return what it costs by the hour to rent `replicas` groups of `size` GPUs, each group within one machine.
 
-    Machines are rented in the sizes that a provider has, and idle GPUs of one are paid too. Complete and verified prices go
-    first. Keys: usd_per_hour (None where nobody is known to rent such a machine), provider, instance, price_read, unverified.
+    Machines are rented in the sizes that a provider has, and idle GPUs of one are paid too. A replica runs all the time, so
+    serverless workers count only where no machine or pod has just so many; then complete and verified prices go first. Keys: usd_per_hour (None where nobody is known to rent such a machine), provider, instance, price_read, unverified.
     """
     if g["name"] not in tables.gpus() or "usd_per_gpu_hour" in g:  # a record of the caller's own
         each = g.get("usd_per_gpu_hour")
@@ -166,14 +166,16 @@ def _rent(g: dict, replicas: int, size: int) -> dict:
             if held >= size:
                 machines = -(-max(1, replicas) // (held // size))
                 doubtful = bool(row["partial"] or row["unverified"])
-                offers.append(
-                    (doubtful, machines * held * row["usd_per_gpu_hour"], row["provider"], held, machines, row)
-                )
+                usd = machines * held * row["usd_per_gpu_hour"]
+                serverless = row["kind"] == "serverless"
+                offers.append((serverless, doubtful, usd, row["provider"], held, machines, row))
     if not offers:
         nobody: dict = {"usd_per_hour": None, "provider": None, "instance": None, "price_read": None}
         nobody["unverified"] = sorted(g["unverified"])
         return nobody
-    doubtful, usd, provider, held, machines, row = min(offers, key=lambda offer: offer[:5])
+    if any([not offer[0] and offer[4] * offer[5] == max(1, replicas) * size for offer in offers]):
+        offers = [offer for offer in offers if not offer[0]]
+    _, doubtful, usd, provider, held, machines, row = min(offers, key=lambda offer: offer[1:6])
     return {
         "usd_per_hour": usd,
         "provider": provider,

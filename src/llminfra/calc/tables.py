@@ -177,8 +177,8 @@ def prices(gpu_name: str) -> list:
     """Return every known on-demand price of a GPU, cheapest per GPU first.
 
     Keys: gpu, provider, usd_per_gpu_hour, lowest_usd (the low end of a range), gpus_per_instance (how many one must
-    rent at once), sizes (how many GPUs its machines have), instance, source, url, read (the day), partial (what the price leaves out, or empty), unverified,
-    note.
+    rent at once), sizes (how many GPUs its machines have), instance, kind ("machine", "pod": a container on a shared one, or "serverless": billed by
+    the second for as long as a worker runs), source, url, read (the day), partial (what the price leaves out, or empty), unverified, note.
     """
     if gpu_name not in gpus():
         raise unknown("GPU", gpu_name, gpus())
@@ -191,6 +191,7 @@ def prices(gpu_name: str) -> list:
             record.setdefault("sizes", [row["gpus_per_instance"]])
             source = table["sources"][row["source"]]
             record.update({"source": source["title"], "url": source["url"], "read": source["read"]})
+            record["kind"] = source["kind"]
             found.append(record)
     return sorted(found, key=lambda record: (record["usd_per_gpu_hour"], record["provider"]))
 
@@ -201,13 +202,15 @@ def providers(gpu_name: str) -> list:
 
 
 def price(gpu_name: str, provider: "str | None" = None) -> dict:
-    """Return one price record of `prices`: the provider's, or else the cheapest that is complete and verified.
+    """Return one price record of `prices`: the provider's, or else the cheapest that is complete and verified, and rented by the
+    hour if any is (not serverless).
 
     Where a source gives a range, its upper end counts, so that a cost is not understated.
     """
     found = prices(gpu_name)
     if provider is None:
         found = [record for record in found if not record["partial"] and not record["unverified"]]
+        found = [record for record in found if record["kind"] != "serverless"] or found
     else:
         found = [record for record in found if record["provider"] == provider]
     if not found:

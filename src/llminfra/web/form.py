@@ -12,6 +12,8 @@ PROVIDERS = {
     "gcp": "Google Cloud",
     "lambda": "Lambda",
     "runpod": "RunPod",
+    "runpod-pods": "RunPod",
+    "tensorwave": "TensorWave",
     "modal": "Modal",
     "deepinfra": "DeepInfra",
     "fireworks": "Fireworks",

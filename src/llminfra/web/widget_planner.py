@@ -15,13 +15,25 @@ def fields() -> list:
         form.model(),
         form.precision(),
         form.gpu(),
-        form.select("share", "GPUs that share every layer", [(size, size) for size in ("1", "2", "4", "8")], "1"),
+        form.select(
+            "share",
+            "Tensor parallel",
+            [(size, size) for size in ("1", "2", "4", "8")],
+            "1",
+            "GPUs that share each layer",
+        ),
         form.number("users", "Users at once", "16", 1, 100000),
         form.number("context", "Context of each", "2048", 2, 131072, 1, "tokens, prompt and answer"),
         form.number("output", "Answer", "256", 1, 131071, 1, "tokens, of the context"),
     ] + form.more(
         [
-            form.select("stages", "Groups that divide the layers", [(size, size) for size in ("1", "2", "4")], "1"),
+            form.select(
+                "stages",
+                "Pipeline parallel",
+                [(size, size) for size in ("1", "2", "4")],
+                "1",
+                "stages that divide the layers",
+            ),
             form.select("cache", "Precision of the cache", [("fp16", "16 bits"), ("fp8", "fp8")], "fp16"),
             form.select("memory", "Engine's share of memory", [(part, part + " %") for part in SHARES], "92"),
             form.number("seqs", "Requests in a step", "0", 0, 4096, 1, "at most; 0: the engine's default"),
