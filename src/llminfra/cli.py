@@ -297,6 +297,7 @@ def _print_plan(one: dict[str, Any], every: list[dict[str, Any]], chosen: argpar
     )
     heads = ("GPU", "fits", "replicas", "TTFT s", "ITL ms", "tokens/s", "$/h", "$/M tokens")
     table = Table(*heads, box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
     for column in table.columns[2:]:
         column.justify = "right"
     for row in every:
