@@ -236,7 +236,7 @@ def test_without_scripts_there_is_no_button(chromium, ten_pages):
 def test_a_search_that_cannot_load_says_why(chromium, ten_pages):
     with opened(chromium, f"{ten_pages}/book/index.html") as page:
         page.route("**/pagefind.js", lambda route: route.abort())
-        page.keyboard.press("/")
+        page.locator(".search-open:visible").first.click()
         page.wait_for_function("document.querySelector('#search-count').textContent.includes('could not load')")
 
 
