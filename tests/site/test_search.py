@@ -74,7 +74,7 @@ COURSE = {
     "out of memory": "02-vllm-deployment#out-of-memory-provoked-and-read",
     "max_num_batched_tokens": "02-vllm-deployment#the-arguments-that-matter",
     "vllm:num_requests_waiting": "02-vllm-deployment#reading-metrics",
-    "million tokens": "01-introduction-llm-infrastructure#the-price-of-a-token",
+    "million tokens": "02-vllm-deployment#what-a-million-tokens-cost",
     "what a million tokens cost": "02-vllm-deployment#what-a-million-tokens-cost",
     "Azure traces": "01-introduction-llm-infrastructure#what-is-new-if-you-have-served-models-before",
     "zyzzyva": None,
