@@ -287,7 +287,7 @@ TABS = """() => {
         return hit && (element.contains(hit) || hit.contains(element) || [...(element.labels ?? [])].some((label) => label.contains(hit)));
       }));
   };
-  gates.step = () => {
+  gates.step = async () => {
     const now = document.activeElement, wrong = [];
     if (now === document.body || now === document.documentElement || reached.has(now)) return null;
     const box = now.getBoundingClientRect(), place = { top: box.top + scrollY, bottom: box.bottom + scrollY };
@@ -301,6 +301,8 @@ TABS = """() => {
       else if (main?.contains(now) && main.contains(last.element) && place.bottom < last.top)
         wrong.push(`Tab goes up from ${gates.name(last.element)} to ${gates.name(now)}`);
     }
+    // What a page scrolls while the focus moves is put right in the next frame, before anybody sees it.
+    if (!seen(now)) await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
     if (!seen(now)) wrong.push(`Tab goes to ${gates.name(now)}, which is hidden or covered`);
     else if (look(now) === wanted.get(now)) wrong.push(`nothing shows that ${gates.name(now)} has the focus`);
     reached.add(now);
