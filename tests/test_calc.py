@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llminfra.calc import calibration, cost, memory, planner, rng, roofline, tables
+from llminfra.calc import calibration, cost, lora, memory, parallel, planner, rng, roofline, tables
 
 SHEET = {"compute_efficiency": 1, "memory_efficiency": 1, "layer_launch_s": 0}
 """A step at the sheet's rates."""
@@ -133,7 +133,7 @@ def test_few_tokens_read_few_experts_and_many_read_all():
 
 
 def test_lora_parameters_of_llama_2_7b():
-    trained = memory.lora_parameters("Llama-2-7B", 8, ("q", "v"))
+    trained = lora.parameters("Llama-2-7B", 8, ("q", "v"))
     assert trained == 4_194_304
     assert round(100 * trained / memory.parameters("Llama-2-7B")["total"], 3) == 0.062
 
@@ -195,9 +195,9 @@ def test_more_gpus_hold_more_requests(tensor_parallel):
 
 
 def test_key_value_heads_are_repeated_once_there_are_fewer_than_gpus():
-    assert memory.tensor_parallel_share("Qwen2.5-7B-Instruct", 4) == 0.25  # 4 of 28 heads
-    assert memory.tensor_parallel_share("Llama-3-8B", 16) == 1 / 8  # each head on two GPUs
-    assert memory.tensor_parallel_share("DeepSeek-R1", 8) == 1
+    assert parallel.share("Qwen2.5-7B-Instruct", 4) == 0.25  # 4 of 28 heads
+    assert parallel.share("Llama-3-8B", 16) == 1 / 8  # each head on two GPUs
+    assert parallel.share("DeepSeek-R1", 8) == 1
 
 
 def test_a_step_is_the_same_to_the_simulator():
@@ -456,8 +456,8 @@ def test_a_price_that_leaves_something_out_does_not_compete():
         (lambda: tables.sourced("prices", "t4", "usd"), "no table 'prices'"),
         (lambda: memory.weights_bytes("Llama-2-7B", "int3"), "no precision 'int3'; nearest: .*int4"),
         (lambda: memory.kv_bytes_per_token("Llama-2-7B", "int4"), "no precision of the cache 'int4'"),
-        (lambda: memory.lora_parameters("Llama-2-7B", 8, ("q_proj",)), "no projection 'q_proj'"),
-        (lambda: memory.lora_parameters("Llama-2-7B", 0), "rank must be more than 0"),
+        (lambda: lora.parameters("Llama-2-7B", 8, ("q_proj",)), "no projection 'q_proj'"),
+        (lambda: lora.parameters("Llama-2-7B", 0), "rank must be more than 0"),
         (lambda: memory.plan("Llama-2-7B", "t4", "fp16", 0), "context_tokens must be more than 0, not 0"),
         (lambda: memory.plan("Llama-2-7B", "t4", "fp16", 9, gpu_memory_utilization=92), "at most 1, not 92"),
         (lambda: memory.kv_blocks(-1), "tokens must not be negative"),
@@ -479,10 +479,10 @@ def test_a_price_that_leaves_something_out_does_not_compete():
             lambda: memory.plan("Llama-2-7B", "t4", "fp16", 9, tensor_parallel=3),
             "32 attention heads: not divisible by ten",
         ),
-        (lambda: memory.tensor_parallel_share("phi-4", 4), "10 KV heads: not divisible by tensor_parallel 4"),
-        (lambda: memory.tensor_parallel_share("Qwen2.5-7B-Instruct", 14), "4 KV heads: not divisible by ten"),
+        (lambda: parallel.share("phi-4", 4), "10 KV heads: not divisible by tensor_parallel 4"),
+        (lambda: parallel.share("Qwen2.5-7B-Instruct", 14), "4 KV heads: not divisible by ten"),
         (lambda: planner.plan("phi-4", "a10g", "fp16", 4096, 8, tensor_parallel=8), "10 KV heads: not divisible"),
-        (lambda: memory.lora_parameters("Mixtral-8x7B-Instruct-v0.1", 8), "experts or latent attention"),
+        (lambda: lora.parameters("Mixtral-8x7B-Instruct-v0.1", 8), "experts or latent attention"),
         (lambda: planner.plan("Llama-2-7B", "t4", "bf16", 4096, 1), "Bfloat16 is only supported on GPUs"),
         (
             lambda: planner.plan("Llama-2-7B", "t4", "fp16", 4097, 1),
@@ -512,7 +512,28 @@ def test_errors_say_what_and_what_is_known(call, words):
 def test_a_plan_that_does_not_fit_proposes_only_what_the_engine_can_divide():
     # 10 KV heads: vLLM divides them over 2 GPUs, and neither over 4 nor over 8.
     small = {**tables.gpu("t4"), "name": "small", "usable_bytes": 10 * 2**30}
-    assert planner.plan("phi-4", small, "fp16", 2048, 1)["why"].endswith("nor does it fit over 2")
+    why = planner.plan("phi-4", small, "fp16", 2048, 1)["why"]
+    assert why.endswith("over 8 GPUs as stages of a pipeline it fits")
+    assert planner.plan("phi-4", small, "fp16", 2048, 1, pipeline_parallel=8)["fits"]
+    tiny = {**small, "usable_bytes": 3 * 2**30}
+    assert planner.plan("phi-4", tiny, "fp16", 2048, 1)["why"].endswith("nor does it fit over 8")
+
+
+def test_what_would_fit_counts_the_settings_that_were_asked_for():
+    plain = planner.plan("Llama-3.1-70B-Instruct", "a100-80gb", "bf16", 4096, 1)["why"]
+    full = planner.plan("Llama-3.1-70B-Instruct", "a100-80gb", "bf16", 4096, 1, gpu_memory_utilization=0.8)["why"]
+    assert plain.endswith("over 2 GPUs it fits") and full.endswith("over 4 GPUs it fits")
+
+
+@pytest.mark.parametrize("name", ["tensor_parallel", "pipeline_parallel"])
+def test_no_gpus_at_all_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        planner.plan("Qwen3-8B", "a10g", "bf16", 4096, 1, **{name: 0})
+
+
+def test_settings_that_one_gpu_s_defaults_refuse_leave_the_others():
+    rows = {row["gpu"]: row for row in planner.compare("Qwen3-8B", "bf16", 4096, 1, max_num_seqs=4096)}
+    assert rows["h100"]["fits"] and "must be greater than or equal to max_num_seqs (4096)" in rows["a10g"]["why"]
     assert planner.plan("phi-4", "a10g", "fp16", 2048, 1)["why"].endswith("over 2 GPUs it fits")
 
 

@@ -406,8 +406,8 @@ with engine.offline(models.ready("cpu"), enable_lora=True, max_loras=2, max_lora
 
 
 def test_what_the_engine_reserves_for_adapters_is_what_the_arithmetic_says():
-    from llminfra.calc import memory
+    from llminfra.calc import lora
 
     ran = subprocess.run([sys.executable, "-c", RESERVED], capture_output=True, text=True, check=True, timeout=300)
     held = next(int(line.split()[1]) for line in ran.stdout.splitlines() if line.startswith("reserved "))
-    assert held == 2 * memory.lora_values("SmolLM2-135M-Instruct", 8)
+    assert held == 2 * lora.values("SmolLM2-135M-Instruct", 8)

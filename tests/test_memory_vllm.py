@@ -2,7 +2,7 @@
 
 import pytest
 
-from llminfra.calc import memory, tables
+from llminfra.calc import memory, parallel, tables
 
 pytestmark = pytest.mark.heavy
 
@@ -271,4 +271,4 @@ def test_a_pipelines_stages_are_those_of_the_engine():
     for layers in range(1, 97):
         for size in range(1, min(layers, 9)):
             ranges = [get_pp_indices(layers, rank, size) for rank in range(size)]
-            assert memory.stages(layers, size) == [end - start for start, end in ranges]
+            assert parallel.stages(layers, size) == [end - start for start, end in ranges]

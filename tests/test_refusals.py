@@ -6,7 +6,7 @@ import types
 import pytest
 
 from llminfra import models
-from llminfra.calc import planner, refusals, tables
+from llminfra.calc import memory, planner, refusals, tables
 
 pytestmark = pytest.mark.heavy
 
@@ -22,7 +22,9 @@ def test_a_context_beyond_the_models():
     said = refusals.anywhere(m, 9000, "fp32")
     with pytest.raises(ValueError) as refused:
         ModelConfig(model=folder(), dtype="float32", seed=0, max_model_len=9000)
-    assert said.rstrip(")") in str(refused.value)
+    sentence, advice = said.split("); ")
+    assert sentence in str(refused.value)
+    assert advice.split()[-1] in str(refused.value) and advice.endswith("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1")
 
 
 def test_heads_that_do_not_divide():
@@ -41,8 +43,29 @@ def test_fewer_tokens_than_sequences():
 
     with pytest.raises(ValueError) as refused:
         SchedulerConfig(max_num_seqs=256, max_num_batched_tokens=128, max_model_len=64, is_encoder_decoder=False)
-    said = refusals.anywhere("SmolLM2-135M-Instruct", 64, "fp32", max_num_seqs=256, max_num_batched_tokens=128)
-    assert said in str(refused.value)
+    said = refusals.step(256, 128)
+    assert said and said in str(refused.value)
+    assert refusals.step(128, 128) == ""
+
+
+def test_limits_of_a_step_that_are_not_given(t4):
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    usual = memory.server_defaults("t4")
+    for seqs in (None, 1, 4, 500, 3000):
+        for tokens in (None, 100, 4096):
+            args = EngineArgs(
+                model=folder(), max_num_seqs=seqs, max_num_batched_tokens=tokens, enable_chunked_prefill=True
+            )
+            asked = types.SimpleNamespace(max_model_len=300, is_multimodal_model=False)
+            none = types.SimpleNamespace(use_batched_dp_moe=False)
+            args.get_batch_defaults = lambda size: (  # of a T4's server
+                {UsageContext.OPENAI_API_SERVER: usual[1]},
+                {UsageContext.OPENAI_API_SERVER: usual[0]},
+            )
+            args._set_default_max_num_seqs_and_batched_tokens_args(UsageContext.OPENAI_API_SERVER, asked, none)
+            assert (args.max_num_seqs, args.max_num_batched_tokens) == memory.step_limits("t4", 300, seqs, tokens)
 
 
 def test_ranks_of_adapters():

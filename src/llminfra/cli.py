@@ -81,6 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
         return int(chosen.run(chosen))
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read what it prints has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except LlminfraError as error:
         print(f"llminfra: {error}", file=sys.stderr)
         return 2

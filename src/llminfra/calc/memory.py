@@ -1,6 +1,6 @@
 """What fills a GPU's memory: weights, cache, and what the engine needs besides."""
 
-from . import tables
+from . import lora, parallel, tables
 
 BITS = {
     "fp32": 32,
@@ -20,9 +20,6 @@ these (QLoRA 2305.14314, double quantization)."""
 
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "nvfp4", "mxfp4", "int4", "nf4")
 """The keys of `BITS`, widest first."""
-
-PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
-"""The matrices of a layer, attention's and then the MLP's."""
 
 
 def _bits(precision: str) -> float:
@@ -79,76 +76,6 @@ def parameters(model: "str | dict") -> dict:
     counts["expert"] = expert
     counts["active"] = counts["total"] - routed * (m["experts"] - m["experts_per_token"]) * expert
     return counts
-
-
-def lora_parameters(model: "str | dict", rank: int, targets: tuple = ("q", "v")) -> int:
-    """Return the trainable parameters of a LoRA of this rank on these projections: rank x (in + out) each, per layer.
-
-    Targets are among `PROJECTIONS` (LoRA 2106.09685, section 4.2). Raises ValueError for another one.
-    """
-    m = tables.model(model)
-    tables.positive("rank", rank)
-    if m["kv_lora_rank"] or m["experts"]:
-        raise ValueError(f"{m['name']} has experts or latent attention: its projections are not these seven")
-    hidden, q, kv = m["hidden"], m["heads"] * m["head_dim"], m["kv_heads"] * m["head_dim"]
-    shapes = {
-        "q": (hidden, q),
-        "k": (hidden, kv),
-        "v": (hidden, kv),
-        "o": (q, hidden),
-        "gate": (hidden, m["intermediate"]),
-        "up": (hidden, m["intermediate"]),
-        "down": (m["intermediate"], hidden),
-    }
-    total = 0
-    for target in targets:
-        if target not in shapes:
-            raise tables.unknown("projection", target, list(PROJECTIONS))
-        total += m["layers"] * rank * sum(shapes[target])
-    return total
-
-
-def lora_values(model: "str | dict", rank: int, tensor_parallel: int = 1) -> int:
-    """Return how many numbers vLLM reserves on a GPU for one adapter of up to this rank, whatever it adapts.
-
-    For every linear module, and the embedding and the head where the model's class prepares them as Llama's does: a matrix of rank
-    x inputs for each matrix that is packed in it, and one of outputs x rank; of several GPUs each has its share of the side that is
-    divided (vLLM 0.32.0, `lora/layers`). Raises ValueError for latent and linear attention, whose modules are not modelled.
-    """
-    m = tables.model(model)
-    tables.whole("rank", rank)
-    if m["kv_lora_rank"] or m["linear_layers"]:
-        raise ValueError(f"{m['name']}: adapters for latent or linear attention are not modelled")
-    tp, hidden = tensor_parallel, m["hidden"]
-    q, kv = m["heads"] * m["head_dim"], m["kv_heads"] * m["head_dim"] * tp * tensor_parallel_share(m, tp)
-    attention = 3 * hidden + (q + 2 * kv) / tp + q / tp + hidden
-
-    def mlp(width: int) -> float:
-        return 2 * hidden + 2 * width / tp + width / tp + hidden
-
-    layers = m["layers"] * attention
-    routed = m["layers"] - m["dense_layers"] if m["experts"] else 0
-    layers += (m["layers"] - routed) * mlp(m["intermediate"])
-    if routed:
-        # An expert's gate and up each have a pair of their own; the router is a module too.
-        expert = 2 * (hidden + m["expert_intermediate"] / tp) + m["expert_intermediate"] / tp + hidden
-        layers += routed * (m["experts"] * expert + hidden + m["experts"])
-        if m["shared_intermediate"]:
-            layers += routed * mlp(m["shared_intermediate"])
-    return int(rank * (layers + 2 * (m["vocab"] + hidden)))
-
-
-def stages(layers: int, pipeline_parallel: int) -> list:
-    """Return how many layers each stage of a pipeline has: what is left over goes to the stages before the last one.
-
-    As vLLM 0.32.0 divides them (`distributed/utils.py`, get_pp_indices). Raises ValueError for more stages than layers.
-    """
-    if tables.whole("pipeline_parallel", pipeline_parallel) > layers:
-        raise ValueError(f"{layers} layers are too few for pipeline_parallel {pipeline_parallel}")
-    each = [layers // pipeline_parallel] * pipeline_parallel
-    for number in range(layers % pipeline_parallel):
-        each[-2 - number] += 1
-    return each
 
 
 def _bytes(parameters: float, shrinking: float, precision: str) -> float:
@@ -242,28 +169,6 @@ def kv_blocks(tokens: int, block_tokens: int = 16) -> int:
     return -(-tokens // block_tokens)
 
 
-def tensor_parallel_share(model: "str | dict", tensor_parallel: int) -> float:
-    """Return the share of the KV cache that each of so many GPUs keeps: its heads', at least one whole head's.
-
-    A latent cache has no heads and is kept whole on each. Raises ValueError where heads cannot be divided: attention heads
-    must be a multiple of the GPUs, and of KV heads and GPUs one must be a multiple of the other, as vLLM 0.32.0 asserts in
-    its models (`model_executor/models/llama.py`, LlamaAttention).
-    """
-    m = tables.model(model)
-    tables.whole("tensor_parallel", tensor_parallel)
-    kinds = [("attention", m["heads"], m["heads"] % tensor_parallel)]
-    kinds.append(("linear key", m["linear_key_heads"], m["linear_key_heads"] % tensor_parallel))
-    if not m["kv_lora_rank"]:
-        more, fewer = max(m["kv_heads"], tensor_parallel), min(m["kv_heads"], tensor_parallel)
-        kinds.append(("KV", m["kv_heads"], more % fewer))
-    for kind, heads, rest in kinds:
-        if rest:
-            raise ValueError(
-                f"{m['name']} has {heads} {kind} heads: not divisible by tensor_parallel {tensor_parallel}"
-            )
-    return 1.0 if m["kv_lora_rank"] else max(1 / tensor_parallel, 1 / m["kv_heads"])
-
-
 def server_defaults(gpu: "str | dict") -> tuple:
     """Return (max_num_seqs, max_num_batched_tokens) of vLLM 0.32.0's server on a GPU, where they are not given.
 
@@ -278,6 +183,20 @@ def server_defaults(gpu: "str | dict") -> tuple:
     return 256, 2048
 
 
+def step_limits(
+    gpu: "str | dict", context_tokens: int, max_num_seqs: "int | None", max_num_batched_tokens: "int | None"
+) -> tuple:
+    """Return (max_num_seqs, max_num_batched_tokens) of a server for requests of so many tokens, where None is not given.
+
+    Neither default is more than the other setting can use (`engine/arg_utils.py`, _set_default_max_num_seqs_and_batched_tokens_args).
+    """
+    seqs, tokens = server_defaults(gpu)
+    if max_num_seqs is not None:
+        seqs = max_num_seqs
+    tokens = min(seqs * context_tokens, tokens) if max_num_batched_tokens is None else max_num_batched_tokens
+    return (min(seqs, tokens) if max_num_seqs is None else seqs), tokens
+
+
 IN_FLIGHT = 2
 """Steps that an engine has under way on a GPU: with asynchronous scheduling the next one is planned while one runs."""
 
@@ -289,7 +208,7 @@ def hybrid_block_tokens(model: "str | dict", precision: str, tensor_parallel: in
     (vLLM 0.32.0, `platforms/interface.py`, _align_hybrid_block_size).
     """
     m = tables.model(model)
-    page = int(block_tokens * _layer_kv_bytes(m, precision) * tensor_parallel_share(m, tensor_parallel))
+    page = int(block_tokens * _layer_kv_bytes(m, precision) * parallel.share(m, tensor_parallel))
     return block_tokens * max(1, -(-(state_bytes(m) // tensor_parallel) // page))
 
 
@@ -358,13 +277,13 @@ def plan(
     """Return how vLLM would divide a GPU's memory, and how many requests of `context_tokens` are then resident at once.
 
     Keys, in bytes and per GPU: budget (usable x gpu_memory_utilization), weights, activation (the widest layer's
-    intermediates for max_num_batched_tokens, and the sampler's copies of the logits), lora (`lora_values` in 16 bits for each of
+    intermediates for max_num_batched_tokens, and the sampler's copies of the logits), lora (`lora.values` in 16 bits for each of
     lora_adapters), graph, other, kv (what is left for
     the cache, 0 at least); then blocks (of vLLM, one less than it cuts, since one is set aside as the null block), concurrency
     (requests of `context_tokens` in the whole cache, as vLLM logs it), kv_tokens (that times context_tokens, as vLLM logs
     them), max_concurrent (bounded by max_num_seqs), fits (at least one whole request fits). The order of subtraction is that of vLLM 0.32.0,
     `v1/worker/gpu_worker.py`, determine_available_memory; activation, graph and other are estimates from
-    `tables.assumption` (`graphs=False` for eager mode). Sequences and tokens of a step are `server_defaults` where they are None.
+    `tables.assumption` (`graphs=False` for eager mode). Sequences and tokens of a step are those of `step_limits` where they are None.
     `kv_precision` None means 16 bits. With `tensor_parallel` GPUs each holds its share of weights and cache. With
     `pipeline_parallel` stages each has a part of the layers, the first the embedding too and the last the head and the sampler;
     the stage with the fewest blocks decides, and its GPU is described. Raises ValueError for a pipeline of a model with several kinds of
@@ -372,13 +291,11 @@ def plan(
     """
     m, g = tables.model(model), tables.gpu(gpu)
     tables.positive("context_tokens", context_tokens)
-    usual_seqs, usual_tokens = server_defaults(g)
-    max_num_seqs = usual_seqs if max_num_seqs is None else max_num_seqs
-    max_num_batched_tokens = usual_tokens if max_num_batched_tokens is None else max_num_batched_tokens
+    max_num_seqs, max_num_batched_tokens = step_limits(g, context_tokens, max_num_seqs, max_num_batched_tokens)
     tables.positive("max_num_batched_tokens", max_num_batched_tokens)
     tables.positive("max_num_seqs", max_num_seqs)
     tables.whole("block_tokens", block_tokens)
-    share = tensor_parallel_share(m, tensor_parallel)
+    share = parallel.share(m, tensor_parallel)
     block_tokens = hybrid_block_tokens(m, kv_precision or "fp16", tensor_parallel, block_tokens)
     budget = int(g["usable_bytes"] * tables.fraction("gpu_memory_utilization", gpu_memory_utilization))
     widest = max(m["intermediate"], m["experts_per_token"] * m["expert_intermediate"] + m["shared_intermediate"])
@@ -388,12 +305,12 @@ def plan(
     if pipeline_parallel > 1 and (m["window_layers"] or m["linear_layers"]):
         raise ValueError(f"{m['name']} has several kinds of layers: a pipeline of them is not modelled")
     communication = tables.assumption("communication_bytes")["value"] if tensor_parallel * pipeline_parallel > 1 else 0
-    numbers = lora_values(m, lora_rank, tensor_parallel) if lora_adapters else 0
+    numbers = lora.values(m, lora_rank, tensor_parallel) if lora_adapters else 0
     total, counts = weights_bytes(m, precision), parameters(m)
     first = (counts["embedding"] + counts["vision"]) * max(2, _bits(precision) / 8)
     last = (counts["head"] or counts["embedding"]) * max(2, _bits(precision) / 8)
     body = total - first - (last if counts["head"] else 0)
-    each = stages(m["layers"], pipeline_parallel)
+    each = parallel.stages(m["layers"], pipeline_parallel)
     tightest = None
     for number in range(pipeline_parallel):
         part = each[number] / m["layers"]

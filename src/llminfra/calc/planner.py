@@ -71,8 +71,11 @@ def plan(
         output_tokens = max(1, min(256, context_tokens // 4))
     if tables.whole("output_tokens", output_tokens) >= context_tokens:
         raise ValueError(f"output_tokens must be less than context_tokens, {context_tokens}, not {output_tokens}")
+    tables.whole("tensor_parallel", tensor_parallel)
+    tables.whole("pipeline_parallel", pipeline_parallel)
+    limits = memory.step_limits(g, context_tokens, engine.get("max_num_seqs"), engine.get("max_num_batched_tokens"))
     refused = refusals.anywhere(m, context_tokens, precision, tensor_parallel, **engine)
-    refused = refused or refusals.on(g, precision, kv_precision)
+    refused = refused or refusals.step(*limits) or refusals.on(g, precision, kv_precision)
     if refused:
         raise ValueError(f"the engine refuses: {refused}")
     roofline.rate_flop_per_s(g, precision)
@@ -90,7 +93,7 @@ def plan(
         "fits": divided["fits"],
         "why": ""
         if divided["fits"]
-        else _missing(divided, m, g, precision, context_tokens, kv_precision, tensor_parallel * pipeline_parallel),
+        else _missing(divided, m, g, (precision, context_tokens), settings, pipeline_parallel, engine),
         "max_concurrent": at_once,
         "replicas": -(-users // at_once) if at_once else 0,
     }
@@ -185,23 +188,31 @@ def _rent(g: dict, replicas: int, size: int) -> dict:
     }
 
 
-def _missing(divided: dict, m: dict, g: dict, precision: str, context_tokens: int, kv: "str | None", given: int) -> str:
+def _missing(divided: dict, m: dict, g: dict, asked: tuple, settings: dict, stages: int, engine: dict) -> str:
+    """Return what a GPU lacks, and over how many of one machine the replica would fit: in tensor parallel, or else as stages."""
     budget, weights = divided["budget_bytes"] / 2**30, divided["weights_bytes"] / 2**30
     if weights > budget:
         said = f"its weights take {weights:.1f} GiB, and a GPU has {budget:.1f} to give"
     else:
         said = f"beside {weights:.1f} GiB of weights, {budget:.1f} GiB leave too little cache for one such request"
+    given = settings["tensor_parallel"] * stages
     widest = given
     for more in (2, 4, 8):
         if more <= given:
             continue
-        try:
-            fits = memory.fits(m, g, precision, context_tokens, kv_precision=kv, tensor_parallel=more)  # type: ignore[arg-type]
-        except ValueError:  # its heads cannot be divided so
-            continue
-        if fits:
-            return f"{said}; over {more} GPUs it fits"
-        widest = more
+        for name, tensor, pipeline in (("", more, 1), (" as stages of a pipeline", 1, more)):
+            wanted = dict(settings)
+            wanted.update(engine)
+            wanted.update({"tensor_parallel": tensor, "pipeline_parallel": pipeline})
+            try:
+                if refusals.anywhere(m, asked[1], asked[0], tensor, **engine):
+                    continue
+                fits = memory.fits(m, g, asked[0], asked[1], **wanted)
+            except ValueError:  # its heads or its layers cannot be divided so
+                continue
+            if fits:
+                return f"{said}; over {more} GPUs{name} it fits"
+            widest = more
     return f"{said}; nor does it fit over {widest}" if widest > given else said
 
 
@@ -228,6 +239,8 @@ def compare(
             rows.append(plan(m, name, kind, context_tokens, users, **settings))
         except ValueError as error:
             alone = refusals.on(name, kind, settings.get("kv_precision"))
+            limits = [settings.get(key) for key in ("max_num_seqs", "max_num_batched_tokens")]
+            alone = alone or refusals.step(*memory.step_limits(name, context_tokens, *limits))
             if not alone and (kind in tables.gpu(name)["rates"] or kind in roofline.FULL):
                 raise
             row = {"model": m["name"], "gpu": name, "precision": kind, "fits": False, "why": str(error)}

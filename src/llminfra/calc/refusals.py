@@ -13,8 +13,6 @@ def anywhere(
     tensor_parallel: int = 1,
     lora_adapters: int = 0,
     lora_rank: int = 16,
-    max_num_seqs: "int | None" = None,
-    max_num_batched_tokens: "int | None" = None,
     **others,
 ) -> str:
     """Return why the engine refuses such a start on any GPU, or "": its sentence, and what to do. `others` are not looked at."""
@@ -22,21 +20,27 @@ def anywhere(
     if context_tokens > m["max_position"]:
         return (
             f"User-specified max_model_len ({context_tokens}) is greater than the derived max_model_len "
-            f"(max_position_embeddings={m['max_position']})"
+            f"(max_position_embeddings={m['max_position']}); beyond it, answers are wrong unless the model's rotary embedding is "
+            "scaled, and the engine starts only with VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"
         )
     if m["heads"] % tensor_parallel:
         return f"Total number of attention heads ({m['heads']}) must be divisible by tensor parallel size ({tensor_parallel})."
-    if max_num_seqs and max_num_batched_tokens and max_num_batched_tokens < max_num_seqs:
-        return (
-            f"max_num_batched_tokens ({max_num_batched_tokens}) must be greater than or equal to "
-            f"max_num_seqs ({max_num_seqs})."
-        )
     if lora_adapters and lora_rank not in LORA_RANKS:
         ranks = [str(rank) for rank in LORA_RANKS]
         return f"max_lora_rank: Input should be {', '.join(ranks[:-1])} or {ranks[-1]}"
     if precision == "nf4":
         return "Unknown quantization method: bitsandbytes. (This version dropped it; awq, gptq and others are left.)"
     return ""
+
+
+def step(max_num_seqs: int, max_num_batched_tokens: int) -> str:
+    """Return why the engine refuses these limits of a step (`memory.step_limits`), or ""."""
+    if max_num_batched_tokens >= max_num_seqs:
+        return ""
+    return (
+        f"max_num_batched_tokens ({max_num_batched_tokens}) must be greater than or equal to "
+        f"max_num_seqs ({max_num_seqs})."
+    )
 
 
 def on(gpu: "str | dict", precision: str, kv_precision: "str | None" = None) -> str:

@@ -7,7 +7,7 @@ sheet's rates, `tables.assumption` compute_efficiency and memory_efficiency, whi
 (benchmarks/fit_speed.py); these and layer_launch_s can be given to every function.
 """
 
-from . import memory, tables
+from . import memory, parallel, tables
 
 FULL = {"nvfp4": "fp16", "mxfp4": "fp16", "int4": "fp16", "nf4": "fp16"}
 """Weight-only formats multiply in 16 bits after they are unpacked."""
@@ -119,7 +119,7 @@ def step_parts(
     unit = work(m, kv_precision)
     per_token, per_sample, per_pair = unit["flop_per_token"], unit["flop_per_sample"], unit["flop_per_pair"]
     per_cached, per_sequence = unit["bytes_per_cached"], unit["bytes_per_sequence"]
-    share = memory.tensor_parallel_share(m, tensor_parallel)
+    share = parallel.share(m, tensor_parallel)
     rate = rate_flop_per_s(gpu, precision) * compute_efficiency * tensor_parallel
     bandwidth = tables.gpu(gpu)["bandwidth_bytes_per_s"] * memory_efficiency
     head_bytes = max(2, memory.BITS[precision] / 8) * per_sample / 2

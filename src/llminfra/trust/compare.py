@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..calc import memory, roofline, tables
+from ..calc import memory, parallel, roofline, tables
 from .rows import MemoryRow
 
 GIB = 2**30
@@ -97,7 +97,7 @@ def compared(row: MemoryRow) -> list[Compared]:
     found: dict[str, tuple[float, float]] = {}
     said = row.reported
     if "kv_bytes_per_token" in said:
-        share = memory.tensor_parallel_share(row.model, row.tensor_parallel)
+        share = parallel.share(row.model, row.tensor_parallel)
         each = memory.kv_bytes_per_token(row.model, row.kv_precision or "fp16") * share
         found["cache per token"] = (each, said["kv_bytes_per_token"])
     if "weights_gib" in said:
@@ -119,7 +119,7 @@ def concurrency(row: MemoryRow, planned: dict[str, Any]) -> float:
     assert row.max_model_len
     block_tokens = row.block_tokens or 16
     padded = memory.kv_blocks(row.max_model_len, block_tokens) * block_tokens
-    share = memory.tensor_parallel_share(row.model, row.tensor_parallel)
+    share = parallel.share(row.model, row.tensor_parallel)
     request_bytes = memory.kv_bytes(row.model, padded, row.kv_precision or "fp16") * share
     return float(planned["kv_bytes"] / request_bytes)
 

@@ -36,7 +36,7 @@ def fields() -> list:
             ),
             form.select("cache", "Precision of the cache", [("fp16", "16 bits"), ("fp8", "fp8")], "fp16"),
             form.select("memory", "Engine's share of memory", [(part, part + " %") for part in SHARES], "92"),
-            form.number("seqs", "Requests in a step", "0", 0, 4096, 1, "at most; 0: the engine's default"),
+            form.number("seqs", "Requests in a step", "0", 0, 2048, 1, "at most; 0: the engine's default"),
             form.number("batched", "Tokens in a step", "0", 0, 131072, 1, "at most; 0: the engine's default"),
             form.select("eager", "CUDA graphs", [("no", "recorded"), ("yes", "off: eager mode")], "no"),
             form.select("adapters", "LoRA adapters at once", ADAPTERS, "0"),
