@@ -33,6 +33,9 @@ DOOR = """<!doctype html>
 """
 
 
+FOLDED = '<details class="code-fold"><summary>The code of this cell</summary>'
+
+
 def darken(app: Sphinx) -> None:
     """Set what _config.yml cannot: the dark code style, which Furo defines too late, MathML, and no search page."""
     app.config.pygments_dark_style = "a11y-high-contrast-dark"
@@ -85,6 +88,8 @@ def mend(html: str) -> str:
     html = re.sub(r'<script type="text/x-thebe-config">.*?</script>\s*<script>.*?</script>', "", html, flags=re.S)
     html = re.sub(r'<pre(?: tabindex="0")?>(?:<span></span>(?!\n))?(.*?)</pre>', counted, html, flags=re.S)
     html = re.sub(r'<span class="pre">([^<]*)</span>', r"\1", html)  # one for each word of inline code, without a style
+    # A long cell that is folded: MyST-NB's title has two texts, of which its own style sheet hides one.
+    html = re.sub(r'<details class="[^"]*above-input">\s*<summary.*?</summary>', FOLDED, html, flags=re.S)
     html = html.replace('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="Site">')
     html = re.sub(r'<aside class="toc-drawer([^"]*)">', r'<aside class="toc-drawer\1" aria-label="On this page">', html)
     # Furo shows the theme button only once its script has run, which moves what stands beside it; see course.css.
