@@ -40,6 +40,16 @@ serve: ## Serve the built site on 127.0.0.1 (PORT=8000)
 	@test -x $(SITE)/python || { echo "Nothing is built yet: run make book"; exit 2; }
 	@$(SITE)/python tools/serve.py --port $(PORT)
 
+.PHONY: lab
+lab: environments $(if $(filter 1 01 2 02,$(NB)),,data) ## Open JupyterLab on your working copies of the notebooks (NB=02: one chapter)
+	@tools/system.sh lab
+	@test -f _build/html/index.html || $(MAKE) --no-print-directory book
+	@$(FULL)/llminfra lab $(NB)
+
+.PHONY: lab-reset
+lab-reset: .venv/.ready ## Make the working copy of a chapter anew (NB=02); the old one is kept beside it
+	@$(FULL)/llminfra lab --reset $(NB)
+
 .PHONY: test
 test: ## Run every check (an engine, a browser); FRESH=1: also what stands in the ledger; PROCESSOR=avx2: as on a laptop
 	@tools/test.sh
@@ -87,6 +97,15 @@ pdf: .venv/.ready book ## Print each chapter to _build/pdf
 .PHONY: offline
 offline: book ## Pack the site into _build/llm-infrastructure.zip
 	@$(SITE)/python tools/offline.py
+
+.PHONY: grade
+grade: .venv/.ready ## Grade an exercise: EX=03, and DIR=folder if it is not the exercise's starter
+	@test -n "$(EX)" || { echo "Which exercise? make grade EX=01 [DIR=folder]"; exit 2; }
+	@$(FULL)/llminfra grade $(EX) $(if $(DIR),--folder "$(DIR)")
+
+.PHONY: starters
+starters: .venv/.ready ## Derive the exercises' starters from their solutions
+	@$(FULL)/llminfra starters
 
 .PHONY: metrics
 metrics: .venv/.ready ## Refresh the list of metrics that the engine exposes

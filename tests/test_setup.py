@@ -155,7 +155,7 @@ def test_the_site_fails_to_build_when_a_cell_changes_and_names_it(tmp_path):
     """`make book` on a copy whose chapter 2 has one other character in a cell."""
     for name in ("_config.yml", "_toc.yml", *stamp.SETUP):
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("book", "notebooks", "src", "deploy"):
+    for name in ("book", "notebooks", "src", "deploy", "exercises", "quiz"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "node_modules").symlink_to(ROOT / "node_modules")
     chapter = tmp_path / "book" / "02-vllm-deployment.md"

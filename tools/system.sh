@@ -3,6 +3,7 @@
 # Installs what is missing where it may (root on Debian); elsewhere it stops with the line to run.
 #   system.sh before   before the environment is made: Playwright's browser may still come with it
 #   system.sh          what the tests need
+#   system.sh lab      what the notebooks need
 #   system.sh venv     what making an environment needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,6 +19,7 @@ have() {
 }
 
 needs="chromium systemd prometheus libnuma1"
+[ "${1-}" = lab ] && needs=libnuma1
 [ "${1-}" = venv ] && needs=python3-venv
 
 missing=

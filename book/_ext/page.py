@@ -67,7 +67,15 @@ def polish(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.name != "html":
         return
     static = Path(app.outdir) / "_static"
-    sheets = ["pygments.css", "styles/furo.css", "styles/furo-extensions.css", "course.css", "search.css", "widget.css"]
+    sheets = [
+        "pygments.css",
+        "styles/furo.css",
+        "styles/furo-extensions.css",
+        "course.css",
+        "search.css",
+        "widget.css",
+        "practice.css",
+    ]
     texts = [(static / sheet).read_text(encoding="utf-8") for sheet in sheets]
     texts.append("@media print {" + (static / "print.css").read_text(encoding="utf-8") + "}")
     bundle = re.sub(r"/\*#.*?\*/|@charset[^;]+;", "", "\n".join(texts))

@@ -15,7 +15,17 @@ from sphinx.errors import ExtensionError
 
 ARTICLE = "article[role=main]"
 # Marks, formulas without their layout, what every chapter repeats or a machine printed, and what a widget asks and answers.
-IGNORED = [".headerlink", ".math", ".chapter-header", ".twin-stamp", ".cell_output", ".linenos", ".gp", ".widget", ".code-fold > summary"]
+IGNORED = [
+    ".headerlink",
+    ".math",
+    ".chapter-header",
+    ".twin-stamp",
+    ".cell_output",
+    ".linenos",
+    ".gp",
+    ".widget",
+    ".code-fold > summary",
+]
 # What search.mjs loads, of all that Pagefind writes; the rest is its own interface.
 KEPT = re.compile(r"pagefind\.js|pagefind-entry\.json|wasm\.en\.pagefind|.*\.pf_(meta|index|fragment)")
 

@@ -69,6 +69,41 @@ def parser() -> argparse.ArgumentParser:
     trust.add_argument("--precision", default="", metavar="NAME", help="with --add: if the log does not settle it")
     trust.set_defaults(run=_trust)
 
+    lab = commands.add_parser("lab", help="open JupyterLab on your working copies of the notebooks and exercises")
+    lab.add_argument("chapters", nargs="*", metavar="NN", help="only these: a chapter's number, or a page's name")
+    lab.add_argument("--reset", action="store_true", help="make the working copies of these chapters anew, and stop")
+    lab.add_argument("--folder", type=Path, help="where the working copies are; lab/ if not given")
+    lab.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
+    lab.add_argument("--port", type=int, help="8888, or the next free one, if not given")
+    lab.set_defaults(run=_lab)
+
+    grade = commands.add_parser("grade", help="grade an exercise: what is met, what is not, and a hint")
+    grade.add_argument("exercise", metavar="NN", help="the exercise's number")
+    grade.add_argument("--folder", type=Path, metavar="DIR", help="your files; the exercise's starter/ if not given")
+    grade.add_argument(
+        "--class", dest="classroom", type=Path, metavar="DIR", help="a folder with one folder for each learner"
+    )
+    grade.add_argument("--only", nargs="+", default=[], metavar="R", help="only these requirements: R2 R5")
+    grade.add_argument("--hints", type=int, choices=(1, 2, 3), default=1, help="how far the hints go")
+    grade.add_argument(
+        "--seed", type=int, metavar="N", help="draws the hidden inputs; a new one each time if not given"
+    )
+    grade.add_argument("--jobs", type=int, default=2, metavar="N", help="with --class: how many at once")
+    grade.add_argument("--json", action="store_true", help="print one object instead of a table")
+    grade.set_defaults(run=_grade)
+
+    quiz = commands.add_parser("quiz", help="the questions as a paper with a key, or for a learning platform")
+    quiz.add_argument("form", choices=("paper", "gift", "qti", "anki"))
+    quiz.add_argument("--chapter", type=int, metavar="N", help="only this chapter's")
+    quiz.add_argument("--variants", type=int, default=1, metavar="N", help="of the paper, each shuffled anew")
+    quiz.add_argument(
+        "--out", type=Path, default=Path("."), metavar="DIR", help="where to write; this folder if not given"
+    )
+    quiz.set_defaults(run=_quiz)
+
+    starters = commands.add_parser("starters", help="derive each exercise's starter from its solution")
+    starters.set_defaults(run=_starters)
+
     model = commands.add_parser("model", help="make the course's model ready and print its folder or id")
     model.set_defaults(run=_model)
     return parser
@@ -148,6 +183,23 @@ def _make(chapter: Path) -> None:
         ledger.enter("notebook", chapter.stem, ledger.notebook_inputs(chapter), "make notebooks", seconds)
     outputs = "with the same outputs" if same else "with new outputs, which make test compares once"
     print(f"{chapter.name}: executed in {seconds:.0f} s {outputs}, {'written' if changed else 'unchanged'}")
+
+
+def _lab(chosen: argparse.Namespace) -> int:
+    from .notebook import workshop
+    from .notebook.chapter import ROOT
+
+    if chosen.reset and not chosen.chapters:
+        raise InputError("which chapter starts over? For example: make lab-reset NB=02")
+    chapters = _chosen(chosen.chapters)
+    folder = (chosen.folder or ROOT / "lab").resolve()
+    for line in workshop.prepare(chapters, folder, chosen.reset):
+        print(line)
+    if not chosen.reset:
+        first = folder / f"{chapters[0].stem}.ipynb" if chosen.chapters else None
+        sys.stdout.flush()
+        workshop.serve(workshop.command(folder, first, not chosen.no_browser, chosen.port))
+    return 0
 
 
 def _record(chosen: argparse.Namespace) -> int:
@@ -253,6 +305,59 @@ def _print_figures(figures: list[Any]) -> None:
             f"{trust.BARS[kind.kind].usual:.0%}, worst {kind.worst.error:+.1%} ({kind.worst.row.name})",
             soft_wrap=True,
         )
+
+
+def _grade(chosen: argparse.Namespace) -> int:
+    from . import grade
+    from .grade import show
+
+    exercise = grade.find(chosen.exercise)
+    seed = grade.new_seed() if chosen.seed is None else chosen.seed
+    only = [word.upper() for word in chosen.only]
+    if chosen.classroom:
+        if chosen.folder or only:
+            raise InputError("--class grades whole folders: it goes with neither --folder nor --only")
+        return show.classroom(exercise, chosen.classroom, seed, max(1, chosen.jobs), chosen.json)
+    folder = chosen.folder or exercise.folder / "starter"
+    report = grade.grade(exercise, folder, seed, only)
+    if chosen.json:
+        print(json.dumps(report.as_json()))
+    else:
+        show.report(exercise, report, chosen.hints)
+    return 0 if report.complete else 1
+
+
+def _quiz(chosen: argparse.Namespace) -> int:
+    from .quiz import export
+    from .quiz.bank import questions
+
+    wanted = [one for one in questions() if chosen.chapter in (None, one.chapter)]
+    if not wanted:
+        raise InputError(f"no questions of chapter {chosen.chapter}")
+    name = f"chapter-{chosen.chapter}" if chosen.chapter else "course"
+    title = f"LLM Infrastructure, {name.replace('-', ' ')}"
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    if chosen.form == "paper":
+        for variant in range(1, chosen.variants + 1):
+            for part, text in zip(("paper", "key"), export.paper(wanted, variant), strict=True):
+                (chosen.out / f"{name}-{part}-{variant}.md").write_text(text, encoding="utf-8")
+    elif chosen.form == "gift":
+        (chosen.out / f"{name}.gift").write_text(export.gift(wanted), encoding="utf-8")
+    elif chosen.form == "qti":
+        (chosen.out / f"{name}.zip").write_bytes(export.qti(wanted, title))
+    else:
+        export.anki(wanted, title, chosen.out / f"{name}.apkg")
+    print(f"{len(wanted)} questions of {name} as {chosen.form} in {chosen.out}")
+    return 0
+
+
+def _starters(_: argparse.Namespace) -> int:
+    from .grade import exercises, starter
+
+    for exercise in exercises():
+        starter.write(exercise.folder)
+        print(f"{exercise.name}: starter written")
+    return 0
 
 
 def _plan(chosen: argparse.Namespace) -> int:

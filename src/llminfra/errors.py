@@ -11,6 +11,8 @@
     ├── LabelError       a labelled question that cannot be read
     ├── BudgetError      no passage fits into a prompt
     ├── ServiceError     a service of ours that did not start
+    ├── ExerciseError    an exercise, or a submission to it, that cannot be read
+    ├── QuizError        a question that cannot be read
     ├── ChapterError     a chapter that cannot be read or executed
     └── GpuCellError     a `%%gpu` cell that could run on no machine
 
@@ -70,6 +72,14 @@ class BudgetError(LlminfraError):
 
 class ServiceError(LlminfraError):
     """A service of ours that did not start."""
+
+
+class ExerciseError(LlminfraError):
+    """An exercise, or a submission to it, that cannot be read."""
+
+
+class QuizError(LlminfraError):
+    """A question that cannot be read."""
 
 
 class ChapterError(LlminfraError):

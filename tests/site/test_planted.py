@@ -80,7 +80,7 @@ def course(tmp_path_factory):
     root = tmp_path_factory.mktemp("planted")
     for name in ("_config.yml", "_toc.yml", "README.md", "CONTRIBUTING.md", "Makefile", *stamp.SETUP):
         shutil.copy(ROOT / name, root / name)
-    for name in ("book", "notebooks", "src", "deploy", "tools"):
+    for name in ("book", "notebooks", "src", "deploy", "exercises", "quiz", "tools"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "node_modules").symlink_to(ROOT / "node_modules")
     for name, before, after in PLANTED:

@@ -1,0 +1,49 @@
+"""`{requirements}`: what an exercise asks for, from its `exercise.yml`, each with its hints folded in three steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from llminfra.errors import ExerciseError
+from llminfra.exercise import Requirement, read
+
+
+class Requirements(SphinxDirective):
+    """The requirements of the exercise whose brief this page is."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a definition for each requirement."""
+        folder = Path(self.env.doc2path(self.env.docname)).parent
+        self.env.note_dependency(str(folder / "exercise.yml"))
+        try:
+            exercise = read(folder)
+        except ExerciseError as error:
+            raise self.error(str(error)) from error
+        content = StringList()
+        for one in exercise.requirements:
+            for line in lines(one):
+                content.append(line, "exercise.yml")
+        holder = nodes.container(classes=["requirements"])
+        self.state.nested_parse(content, self.content_offset, holder)
+        return [holder]
+
+
+def lines(one: Requirement) -> list[str]:
+    """Return a requirement as lines of MyST."""
+    gpu = " *(needs a GPU)*" if one.gpu else ""
+    found = [f"**{one.id}.** {one.says}{gpu} [Taught here](../../book/{one.section})", ""]
+    for number, hint in enumerate(one.hints, 1):
+        found += [f":::{{dropdown}} {one.id}: hint {number} of {len(one.hints)}", hint, ":::", ""]
+    return found
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directive."""
+    app.add_directive("requirements", Requirements)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,1 @@
+"""The question bank: what it holds, what it must keep, and the forms in which it leaves the site."""
