@@ -10,6 +10,7 @@ import yaml
 from checks import quiz
 from checks.source import ROOT
 
+from llminfra import cli
 from llminfra.errors import QuizError
 from llminfra.notebook.chapter import with_code
 from llminfra.quiz import bank, export
@@ -166,3 +167,19 @@ def test_anki_has_a_note_for_every_question(tmp_path):
     notes = sqlite3.connect(tmp_path / "collection.anki2").execute("SELECT flds FROM notes").fetchall()
     assert len(notes) == sum(bool(one.options) for one in BANK)
     assert any("57,344 bytes" in fields for (fields,) in notes)
+
+
+@pytest.mark.parametrize(
+    ("form", "files"),
+    [
+        ("paper", ["chapter-2-key-1.md", "chapter-2-key-2.md", "chapter-2-paper-1.md", "chapter-2-paper-2.md"]),
+        ("gift", ["chapter-2.gift"]),
+        ("qti", ["chapter-2.zip"]),
+        ("anki", ["chapter-2.apkg"]),
+    ],
+)
+def test_the_command_writes_files(form, files, tmp_path, capsys):
+    assert cli.main(["quiz", form, "--chapter", "2", "--variants", "2", "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
+    assert "12 questions of chapter-2" in capsys.readouterr().out
+    assert cli.main(["quiz", form, "--chapter", "7", "--out", str(tmp_path)]) == 2

@@ -37,10 +37,11 @@ class Requirements(SphinxDirective):
 def lines(one: Requirement) -> list[str]:
     """Return a requirement as lines of MyST."""
     gpu = " *(needs a GPU)*" if one.gpu else ""
-    found = [f"**{one.id}.** {one.says}{gpu} [Taught here](../../book/{one.section})", ""]
-    for number, hint in enumerate(one.hints, 1):
-        found += [f":::{{dropdown}} {one.id}: hint {number} of {len(one.hints)}", hint, ":::", ""]
-    return found
+    found = [f"**{one.id}.** {one.says}{gpu} See [](../../book/{one.section}).", ""]
+    steps = range(1, len(one.hints) + 1)
+    for number, hint in zip(steps, one.hints, strict=True):  # each inside the one before it
+        found += [f"{':' * (10 - number)}{{dropdown}} {one.id}: hint {number} of {len(one.hints)}", hint, ""]
+    return [*found, *(":" * (10 - number) for number in reversed(steps)), ""]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -245,7 +245,7 @@ def _engine(chosen: argparse.Namespace) -> int:
 
 def _trust(chosen: argparse.Namespace) -> int:
     from . import trust
-    from .trust import speed
+    from .trust import show, speed
 
     if chosen.add:
         _add_log(chosen)
@@ -253,7 +253,7 @@ def _trust(chosen: argparse.Namespace) -> int:
     figures = [one for row in rows for one in trust.compared(row)]
     if chosen.add:
         figures = [one for one in figures if one.row == rows[-1]]
-    _print_figures(figures)
+    show.figures(figures)
     if chosen.add:
         print("Added to src/llminfra/data/public_logs.json, held out. `make notebooks` refreshes the page.")
     else:
@@ -281,30 +281,6 @@ def _add_log(chosen: argparse.Namespace) -> None:
     row = trust.row_of(log, chosen.gpu, chosen.name, chosen.model, chosen.precision)
     title = chosen.title or f"start-up log {chosen.add.name}"
     trust.append(row, trust.Source(title, chosen.url, date.today().isoformat()))
-
-
-def _print_figures(figures: list[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from . import trust
-
-    console = Console()
-    table = Table("row", "kind", "predicted", "reported", "error", box=None, pad_edge=False)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for one in figures:
-        style = "dim" if one.row.old or one.row.ambiguous else ""
-        sizes = [f"{size:,.0f}" if size >= 1000 else f"{size:.2f}" for size in (one.predicted, one.reported)]
-        table.add_row(one.row.name, one.kind, *sizes, f"{one.error:+.1%}", style=style)
-    console.print(table)
-    settled = [one for one in figures if not one.row.old and not one.row.ambiguous]
-    for kind in trust.summary(settled):
-        console.print(
-            f"{kind.kind}: {kind.rows} rows, median error {kind.median:.1%}, {kind.usual_share:.0%} within "
-            f"{trust.BARS[kind.kind].usual:.0%}, worst {kind.worst.error:+.1%} ({kind.worst.row.name})",
-            soft_wrap=True,
-        )
 
 
 def _grade(chosen: argparse.Namespace) -> int:
@@ -335,18 +311,7 @@ def _quiz(chosen: argparse.Namespace) -> int:
     if not wanted:
         raise InputError(f"no questions of chapter {chosen.chapter}")
     name = f"chapter-{chosen.chapter}" if chosen.chapter else "course"
-    title = f"LLM Infrastructure, {name.replace('-', ' ')}"
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    if chosen.form == "paper":
-        for variant in range(1, chosen.variants + 1):
-            for part, text in zip(("paper", "key"), export.paper(wanted, variant), strict=True):
-                (chosen.out / f"{name}-{part}-{variant}.md").write_text(text, encoding="utf-8")
-    elif chosen.form == "gift":
-        (chosen.out / f"{name}.gift").write_text(export.gift(wanted), encoding="utf-8")
-    elif chosen.form == "qti":
-        (chosen.out / f"{name}.zip").write_bytes(export.qti(wanted, title))
-    else:
-        export.anki(wanted, title, chosen.out / f"{name}.apkg")
+    export.write(chosen.form, wanted, name, chosen.out, chosen.variants)
     print(f"{len(wanted)} questions of {name} as {chosen.form} in {chosen.out}")
     return 0
 

@@ -105,3 +105,19 @@ def _html(text: str) -> str:
     from html import escape
 
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
+
+
+def write(form: str, questions: Sequence[Question], name: str, folder: Path, variants: int = 1) -> None:
+    """Write the questions in a form (paper, gift, qti or anki) into a folder, under a name; of a paper so many variants."""
+    title = f"LLM Infrastructure, {name.replace('-', ' ')}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if form == "paper":
+        for variant in range(1, variants + 1):
+            for part, text in zip(("paper", "key"), paper(questions, variant), strict=True):
+                (folder / f"{name}-{part}-{variant}.md").write_text(text, encoding="utf-8")
+    elif form == "gift":
+        (folder / f"{name}.gift").write_text(gift(questions), encoding="utf-8")
+    elif form == "qti":
+        (folder / f"{name}.zip").write_bytes(qti(questions, title))
+    else:
+        anki(questions, title, folder / f"{name}.apkg")
