@@ -25,6 +25,8 @@ IGNORED = [
     ".gp",
     ".widget",
     ".code-fold > summary",
+    ".quiz-item",
+    ".predict",
 ]
 # What search.mjs loads, of all that Pagefind writes; the rest is its own interface.
 KEPT = re.compile(r"pagefind\.js|pagefind-entry\.json|wasm\.en\.pagefind|.*\.pf_(meta|index|fragment)")

@@ -45,7 +45,7 @@ COURSE = {
     "prerequisites": "prerequisites",
     "course map": "course-map",
     "objectives": "course-map#objectives",
-    "goodput": "02-vllm-deployment#goodput",  # a section of that name; the glossary comes second
+    "goodput": "glossary#term-Goodput",  # its definition; the section of that name comes second
     "PagedAttention": "glossary#term-PagedAttention",  # a term of the glossary: its definition, then the chapter
     "roofline": "glossary#term-Roofline",
     "kv cache": "glossary#term-KV-cache",
@@ -55,7 +55,7 @@ COURSE = {
     "SGLang": "01-introduction-llm-infrastructure#frameworks-and-providers",
     "knee": "01-introduction-llm-infrastructure#the-knee-on-this-machine",
     "which card": "01-introduction-llm-infrastructure#which-model-fits-which-card",
-    "completing code": "01-introduction-llm-infrastructure#case-study-completing-code-while-you-type",
+    "completing code while typing": "01-introduction-llm-infrastructure#case-study-completing-code-while-you-type",
     "prefix caching": "02-vllm-deployment#prefix-caching",
     "reranking": "03-rag-systems#reranking",
     "instructions in documents": "03-rag-systems#instructions-in-documents",

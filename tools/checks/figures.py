@@ -93,8 +93,13 @@ def problems(pages: list[Page], root: Path = ROOT) -> tuple[list[Problem], Table
 
 
 def of_course(root: Path = ROOT) -> tuple[list[Problem], Table]:
-    """Return `problems` of every page of the site, and of README.md."""
-    return problems([read(path, root) for path in sources(root) if path.name != "CONTRIBUTING.md"], root)
+    """Return `problems` of every page of the site, and of README.md.
+
+    Exercises are left out: the figures of a brief are what it asks for, and its grader holds submissions to them.
+    """
+    asked = root / "exercises"
+    pages = [path for path in sources(root) if path.name != "CONTRIBUTING.md" and asked not in path.parents]
+    return problems([read(path, root) for path in pages], root)
 
 
 def rows(table: Table) -> list[str]:

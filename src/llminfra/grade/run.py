@@ -115,7 +115,8 @@ def grade(exercise: Exercise, folder: Path, seed: int, only: Sequence[str] = (),
         (work / "pytest.ini").write_text("[pytest]\n")
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(work / "pytest.ini"), "--rootdir", str(work)]
         command += ["-p", "llminfra.grade.plugin", "-p", "no:cacheprovider", "--basetemp", str(work / "t")]
-        command += ["--import-mode=importlib", *(["-x"] if first_failure else []), str(exercise.folder / "grader")]
+        grader = str(exercise.folder / "grader")
+        command += ["--confcutdir", grader, "--import-mode=importlib", *(["-x"] if first_failure else []), grader]
         spec = {"command": command, "folder": str(ROOT), "writable": None, "processes": None, "network": True}
         spec |= {"stdin": None, "stdout": None, "file_bytes": None, "told": str(work / "told")}
         (work / "spec.json").write_text(json.dumps(spec))
@@ -131,9 +132,8 @@ def grade(exercise: Exercise, folder: Path, seed: int, only: Sequence[str] = (),
                 notes.append(f"stopped after {exercise.limit_s:g} s, the limit of the exercise")
         finally:
             child.kill()
-        lines = (
-            [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
-        )
+        written = results.read_text(encoding="utf-8") if results.exists() else ""
+        lines = [json.loads(line) for line in written.split("\n") if line]  # what is shown may hold U+2028
         broken = child.status == COLLECTED_WITH_ERRORS
         if broken or not lines:
             raise ExerciseError(f"the grader of {exercise.name} did not start:\n{child.log()[-2000:]}")
