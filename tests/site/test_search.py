@@ -55,7 +55,7 @@ COURSE = {
     "SGLang": "01-introduction-llm-infrastructure#frameworks-and-providers",
     "knee": "01-introduction-llm-infrastructure#the-knee-on-this-machine",
     "which card": "01-introduction-llm-infrastructure#which-model-fits-which-card",
-    "completing code while typing": "01-introduction-llm-infrastructure#case-study-completing-code-while-you-type",
+    "case study completing code": "01-introduction-llm-infrastructure#case-study-completing-code-while-you-type",
     "prefix caching": "02-vllm-deployment#prefix-caching",
     "reranking": "03-rag-systems#reranking",
     "instructions in documents": "03-rag-systems#instructions-in-documents",
