@@ -95,10 +95,10 @@ for (const box of sets) set(box);
 
 const desk = document.querySelector(".quiz-desk");
 if (desk) {
-  const said = status("quiz-status"), waiting = [...document.querySelectorAll(".quiz-item")].filter((item) => due(item.dataset.id));
-  said.textContent = waiting.length ? `${waiting.length} missed before ${waiting.length === 1 ? "is" : "are"} due again today.` : "Nothing is due again today.";
+  const said = desk.querySelector(".quiz-status"), waiting = [...document.querySelectorAll(".quiz-item")].filter((item) => due(item.dataset.id));
+  if (waiting.length) said.textContent = `${waiting.length} missed before ${waiting.length === 1 ? "is" : "are"} due again today.`;
   const save = () => { const link = make("a", { href: URL.createObjectURL(new Blob([localStorage.getItem(key) ?? "{}"], { type: "application/json" })), download: "llminfra-quiz.json" }); link.click(); };
-  const file = make("input", { type: "file", accept: "application/json", hidden: true });
+  const file = desk.querySelector("input");
   file.addEventListener("change", async () => {
     try {
       const found = JSON.parse(await file.files[0].text());
@@ -107,8 +107,7 @@ if (desk) {
       said.textContent = `${Object.keys(found).length} answers were read.`;
     } catch { said.textContent = "That file holds no answers of this course."; }
   });
-  const button = (textContent, onclick) => make("button", { type: "button", textContent, onclick });
-  const tools = make("p", { className: "quiz-tools" }, button("Save my answers", save), " ", button("Read saved answers", () => file.click()), " ", button("Forget my answers", () => { localStorage.removeItem(key); said.textContent = "Forgotten."; }), file);
-  if (waiting.length) tools.prepend(button("Go to the first one that is due", () => { waiting[0].scrollIntoView(); waiting[0].querySelector("input, button").focus(); }), " ");
-  desk.append(said, tools);
+  const acts = [save, () => file.click(), () => { localStorage.removeItem(key); said.textContent = "Forgotten."; }];
+  for (const [at, button] of [...desk.querySelectorAll("button")].entries()) { button.disabled = false; button.addEventListener("click", acts[at]); }
+  if (waiting.length) desk.append(make("button", { type: "button", textContent: "Go to the first one that is due", onclick: () => { waiting[0].scrollIntoView(); waiting[0].querySelector("input, button").focus(); } }));
 }
