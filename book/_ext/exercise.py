@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -25,13 +24,8 @@ class Requirements(SphinxDirective):
             exercise = read(folder)
         except ExerciseError as error:
             raise self.error(str(error)) from error
-        content = StringList()
-        for one in exercise.requirements:
-            for line in lines(one):
-                content.append(line, "exercise.yml")
-        holder = nodes.container(classes=["requirements"])
-        self.state.nested_parse(content, self.content_offset, holder)
-        return [holder]
+        text = "\n".join(line for one in exercise.requirements for line in lines(one))
+        return [nodes.container("", *self.parse_text_to_nodes(text), classes=["requirements"])]
 
 
 def lines(one: Requirement) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -48,9 +47,7 @@ class Objectives(SphinxDirective):
             practised += [f"*{number}*" for number in one.planned_exercises]
             asked = f"{one.asked} {'question' if one.asked == 1 else 'questions'}" if one.asked else "*planned*"
             lines.append(f"| {one.id} | {one.can} | {', '.join(taught)} | {', '.join(practised)} | {asked} |")
-        container = nodes.Element()
-        self.state.nested_parse(StringList(lines, "objectives"), self.content_offset, container)
-        return container.children
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

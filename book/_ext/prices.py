@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -51,9 +50,7 @@ class Prices(SphinxDirective):
         notes = "Dollars per GPU and hour, on demand; of a range, the upper end. \\*: from a weak source."
         notes += f" †: {'; '.join(left_out)}." if left_out else ""
         lines += ["", f"{notes} Sources: {'; '.join(sources.values())}.", ""]
-        container = nodes.Element()
-        self.state.nested_parse(StringList(lines, "gpu-prices"), self.content_offset, container)
-        return container.children
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -16,12 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from llminfra.errors import QuizError
-from llminfra.quiz.bank import FILE, Question, questions
-
-
-def inline(text: str) -> str:
-    """Return a text with code in backquotes as HTML."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
+from llminfra.quiz.bank import FILE, Question, html, questions
 
 
 def rendered(one: Question, page: str) -> str:
@@ -32,19 +27,19 @@ def rendered(one: Question, page: str) -> str:
         random.Random(one.id).shuffle(lines)
         shown = "".join(f"<li><code>{escape(line, quote=False)}</code></li>" for line in lines)
         right = "\n".join(escape(line, quote=False) for line in one.parsons.lines)
-        answer = f'<pre class="quiz-order" tabindex="0">{right}</pre><p>{inline(one.parsons.because)}</p>'
+        answer = f'<pre class="quiz-order" tabindex="0">{right}</pre><p>{html(one.parsons.because)}</p>'
         kind = "order"
     else:
-        shown = "".join(f"<li>{inline(option.text)}</li>" for option in one.options)
+        shown = "".join(f"<li>{html(option.text)}</li>" for option in one.options)
         answer = "".join(
             f"<li{' data-right' if option.right else ''}><strong>{'Right' if option.right else 'Not right'}: "
-            f"{inline(option.text)}</strong> {inline(option.because)}</li>"
+            f"{html(option.text)}</strong> {html(option.because)}</li>"
             for option in one.options
         )
         answer = f"<ul>{answer}</ul>"
         kind = "choice"
     return (
-        f'<div class="quiz-item" data-kind="{kind}" {about}><p class="quiz-stem">{inline(one.stem)}</p>'
+        f'<div class="quiz-item" data-kind="{kind}" {about}><p class="quiz-stem">{html(one.stem)}</p>'
         f'<ul class="quiz-options">{shown}</ul>'
         f'<details class="quiz-answer"><summary>Answer</summary>{answer}</details></div>'
     )
@@ -70,7 +65,7 @@ class Quiz(SphinxDirective):
             raise self.error(str(error)) from error
         if not own:
             raise self.error(f"there is no question of chapter {self.arguments[0]}")
-        page = _pages(self.env)[own[0].chapter].rpartition("/")[2] + ".html"
+        page = next(_address(name) for name in self.env.found_docs if _chapter(name) == own[0].chapter)
         found: list[nodes.Node] = []
         for use, title in (("check", "Diagnostic: what may you skip?"), ("module", "Module quiz")):
             name = f"{use}-{own[0].chapter}"
@@ -81,26 +76,36 @@ class Quiz(SphinxDirective):
         return found
 
 
-def _pages(env: Any) -> dict[int, str]:
-    """Return the page of each chapter, by its number in the page's name."""
-    return {int(name.rpartition("/")[2][:2]): name for name in env.found_docs if re.match(r"book/\d\d-", name)}
+def _chapter(docname: str) -> int:
+    """Return the number of the chapter that a page is; 0 for any other page."""
+    found = re.match(r"book/(\d\d)-", docname)
+    return int(found[1]) if found else 0
 
 
-def place(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+def _checks(docname: str) -> list[Question]:
+    """Return the self-checks of the chapter that a page is; none for any other page."""
+    return [one for one in questions() if one.chapter == _chapter(docname) and one.use == "check"]
+
+
+def _address(docname: str) -> str:
+    """Return a chapter's address, seen from any page of its folder."""
+    return f"{docname.rpartition('/')[2]}.html"
+
+
+def place(_app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Put each self-check at the end of its section, before the sections inside it."""
-    number = next((number for number, name in _pages(app.env).items() if name == docname), None)
-    own = [one for one in questions() if one.chapter == number and one.use == "check"]
+    own = _checks(docname)
     for section in doctree.findall(nodes.section) if own else ():
         here = [one for one in own if one.section in section["ids"]]
         if here:
             inner = next((child for child in section.children if isinstance(child, nodes.section)), None)
             at = section.index(inner) if inner else len(section)
-            section.insert(at, asked(here, docname.rpartition("/")[2] + ".html"))
+            section.insert(at, asked(here, _address(docname)))
 
 
 def mark(app: Sphinx, docname: str, _source: list[str]) -> None:
     """Load the script on chapters that have self-checks, and read them again when the bank changes."""
-    if any(one.use == "check" and docname == _pages(app.env).get(one.chapter) for one in questions()):
+    if _checks(docname):
         app.env.note_dependency(str(FILE))
         app.env.metadata[docname]["questions"] = "yes"
 

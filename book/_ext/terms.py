@@ -30,7 +30,7 @@ LEFT_ALONE = (
     addnodes.pending_xref,
 )
 
-APART = {"twin-stamp", "predict", "quiz", "cell_output", "cell_input"}
+APART = {"twin-stamp", "predict", "cell_output", "cell_input"}
 """Classes of containers that are no prose, or that a reader operates."""
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -39,9 +38,7 @@ class Troubleshooting(SphinxDirective):
             self.env.note_dependency(str(path))
             lines += [f"## {title[1]}", "", f"From [this chapter]({path.name}#troubleshooting).", ""]
             lines += ["| symptom | cause | cure |", "| --- | --- | --- |", *rows, ""]
-        container = nodes.Element()
-        self.state.nested_parse(StringList(lines, "troubleshooting"), self.content_offset, container, match_titles=1)
-        return container.children
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -15,7 +15,7 @@ function record(id, right) {
 }
 const due = (id) => { const one = read()[id]; return one && one.due !== undefined && one.due <= Date.now(); };
 
-function choice(item, answered) {
+function choice(item) {
   const options = [...item.querySelectorAll(".quiz-options li")], why = [...item.querySelectorAll(".quiz-answer li")];
   const stem = item.querySelector(".quiz-stem"), field = make("fieldset", {}, make("legend", { innerHTML: stem.innerHTML }));
   const order = shuffled(options.map((_, index) => index));
@@ -65,7 +65,7 @@ function ask(item, answered = () => {}) {
 
 function set(box) {
   const items = [...box.querySelectorAll(".quiz-item")], score = status("quiz-score"), tools = make("p", { className: "quiz-tools" });
-  const results = new Map(), links = new Map([...document.querySelectorAll(".quiz-item")].map((item) => [item.dataset.section, item]));
+  const results = new Map();
   const begin = (which) => {
     for (const item of shuffled([...which])) { box.append(item); results.delete(item); ask(item, (right) => { results.set(item, right); say(); }); }
     box.append(score, tools);
@@ -80,7 +80,7 @@ function set(box) {
       const known = items.filter((item) => results.get(item));
       score.innerHTML = `You may skip: ${known.map(name).join(", ") || "nothing yet"}. Read: ${missed.map(name).join(", ") || "what interests you"}.`;
     } else {
-      const by = Map.groupBy ? Map.groupBy(items, (item) => item.dataset.objective) : items.reduce((found, item) => found.set(item.dataset.objective, [...(found.get(item.dataset.objective) ?? []), item]), new Map());
+      const by = items.reduce((found, item) => found.set(item.dataset.objective, [...(found.get(item.dataset.objective) ?? []), item]), new Map());
       const parts = [...by].map(([objective, own]) => `${objective} ${own.filter((item) => results.get(item)).length} of ${own.length}`);
       score.textContent = `${items.length - missed.length} of ${items.length} right. By objective: ${parts.sort().join(", ")}.`;
     }

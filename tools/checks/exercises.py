@@ -19,7 +19,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 
 from llminfra.errors import ExerciseError
-from llminfra.grade import Exercise, grade
+from llminfra.grade import Exercise, Report, grade
 from llminfra.grade.starter import BEGIN, END, problems
 
 OPERATORS = (
@@ -215,9 +215,8 @@ def proof(exercise: Exercise, count: int | None, jobs: int = 2, seed: int = SEED
     return Proof(found, killed, len(chosen))
 
 
-def _case(report: object, id: str) -> str:
-    verdicts = {one.requirement.id: one for one in report.verdicts}  # type: ignore[attr-defined]
-    case = verdicts[id].case
+def _case(report: Report, id: str) -> str:
+    case = next(one.case for one in report.verdicts if one.requirement.id == id)
     return f"given {case.given}: seen {case.seen}, expected {case.expected}" if case else "not run"
 
 

@@ -48,6 +48,17 @@ def share(hits):
     return sum(hits) / len(hits)
 
 
+def judge_recall(asked, found, k, bar):
+    hits = [any(holds(passage, one) for passage in best) for one, best in zip(asked, found, strict=True)]
+    missed = next((one.text for one, hit in zip(asked, hits, strict=True) if not hit), "")
+    judge(
+        share(hits) >= bar,
+        given=f"{len(asked)} questions, as {missed!r}",
+        seen=f"recall@{k} {share(hits):.2f}",
+        expected=f"{bar} or more",
+    )
+
+
 def test_r1_every_sentence_is_whole_in_a_passage(rag, draw, drawn):
     for document in [*draw.sample(drawn.documents[:-1], 2), drawn.document("errors.md")]:
         found = rag("rag:passages", document)
@@ -107,14 +118,7 @@ def test_r2_questions_in_other_words(rag, config, drawn):
     rag("rag:ingest", config, drawn.documents, limit_s=SLOW_S)
     asked = drawn.questions[:36]
     found = rag("rag:search", config, [one.text for one in asked], ["staff"], 5, limit_s=SLOW_S)
-    hits = [any(holds(passage, one) for passage in best) for one, best in zip(asked, found, strict=True)]
-    missed = next((one.text for one, hit in zip(asked, hits, strict=True) if not hit), "")
-    judge(
-        share(hits) >= 0.85,
-        given=f"36 questions, as {missed!r}",
-        seen=f"recall@5 {share(hits):.2f}",
-        expected="0.85 or more",
-    )
+    judge_recall(asked, found, 5, 0.85)
     judge(
         all(len(best) == 5 for best in found),
         given="k = 5",
@@ -127,14 +131,7 @@ def test_r3_codes_of_errors(rag, config, draw, drawn):
     rag("rag:ingest", config, drawn.documents, limit_s=SLOW_S)
     asked = draw.sample(drawn.codes, 20)
     found = rag("rag:search", config, [one.text for one in asked], ["staff"], 3, limit_s=SLOW_S)
-    hits = [any(holds(passage, one) for passage in best) for one, best in zip(asked, found, strict=True)]
-    missed = next((one.text for one, hit in zip(asked, hits, strict=True) if not hit), "")
-    judge(
-        share(hits) >= 0.9,
-        given=f"20 questions, as {missed!r}",
-        seen=f"recall@3 {share(hits):.2f}",
-        expected="0.9 or more",
-    )
+    judge_recall(asked, found, 3, 0.9)
 
 
 def test_r4_roles(rag, config, service, drawn):

@@ -75,6 +75,12 @@ def write_only_below(folders: list[str]) -> None:
     os.close(rules)
 
 
+def exit_status(waited: int) -> int:
+    """Return how a process ended, 128 + N after signal N, from what wait(2) says of it."""
+    code = os.waitstatus_to_exitcode(waited)
+    return code if code >= 0 else 128 - code
+
+
 def as_first_process(begin: Any, processes: int) -> int:
     """Fork; the child does `begin`. Reap whatever ends, pass SIGTERM on, and return the child's status.
 
@@ -90,8 +96,7 @@ def as_first_process(begin: Any, processes: int) -> int:
     while True:
         pid, status = os.wait()
         if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            return exit_status(status)
 
 
 def main(path: str) -> int:
@@ -140,8 +145,7 @@ def main(path: str) -> int:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             os._exit(as_first_process(begin, spec["processes"]))
         signal.signal(signal.SIGTERM, lambda *_: os.kill(first, signal.SIGTERM))
-        code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
-        return code if code >= 0 else 128 - code
+        return exit_status(os.waitpid(first, 0)[1])
     begin()
     return 0
 

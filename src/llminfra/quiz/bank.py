@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,11 @@ class Question:
     def right(self) -> Option:
         """The right option; the first of them where the bank is wrong. Raises StopIteration without one."""
         return next(option for option in self.options if option.right)
+
+
+def html(text: str) -> str:
+    """Return a text of the bank, which has code in backquotes and no other markup, as HTML."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
 
 
 def load(path: Path = FILE) -> list[Question]:

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .bank import Question
+from .bank import Question, html
 
 LETTERS = "abcdefgh"
 
@@ -94,17 +94,11 @@ def anki(questions: Sequence[Question], title: str, file: Path) -> None:
     deck = genanki.Deck(int(hashlib.sha256(title.encode()).hexdigest()[:8], 16), title)
     for one in questions:
         if one.options:
-            options = "<ul>" + "".join(f"<li>{_html(option.text)}</li>" for option in one.options) + "</ul>"
-            answer = f"<b>{_html(one.right.text)}</b><br>{_html(one.right.because)}"
-            fields = [_html(one.stem), options, answer]
+            options = "<ul>" + "".join(f"<li>{html(option.text)}</li>" for option in one.options) + "</ul>"
+            answer = f"<b>{html(one.right.text)}</b><br>{html(one.right.because)}"
+            fields = [html(one.stem), options, answer]
             deck.add_note(genanki.Note(model=model, fields=fields, guid=genanki.guid_for(one.id), tags=[one.objective]))
     genanki.Package(deck).write_to_file(file)
-
-
-def _html(text: str) -> str:
-    from html import escape
-
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
 
 
 def write(form: str, questions: Sequence[Question], name: str, folder: Path, variants: int = 1) -> None:
