@@ -163,6 +163,7 @@ ALL_LAID_OUT = "article pre { content-visibility: visible !important; }"
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_code_takes_the_same_room_before_it_is_laid_out(chromium, site, name, width):
     with opened(chromium, f"{site}/book/{name}.html", width=width) as page:
+        page.eval_on_selector_all("details", "all => all.forEach(fold => { fold.open = true; })")
         blocks = page.locator(BLOCKS)
         assert blocks.evaluate_all(SKIPPED) > 20
         before = blocks.evaluate_all(HEIGHTS)
