@@ -32,6 +32,10 @@ IGNORED = [
 KEPT = re.compile(r"pagefind\.js|pagefind-entry\.json|wasm\.en\.pagefind|.*\.pf_(meta|index|fragment)")
 
 
+# A brief asks for what the chapters explain: it comes behind them.
+BEHIND, WEIGHT = "exercises/", "0.2"
+
+
 def anchored(html: str) -> str:
     """Return a page whose headings and glossary terms carry the ids of their sections, for Pagefind to point at."""
     html = re.sub(
@@ -52,7 +56,10 @@ def index(app: Sphinx, exception: Exception | None) -> None:
         for docname in app.env.found_docs:
             copy = Path(folder, f"{docname}.html")
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(anchored((site / f"{docname}.html").read_text(encoding="utf-8")), encoding="utf-8")
+            html = anchored((site / f"{docname}.html").read_text(encoding="utf-8"))
+            if docname.startswith(BEHIND):
+                html = html.replace('<article role="main"', f'<article role="main" data-pagefind-weight="{WEIGHT}"', 1)
+            copy.write_text(html, encoding="utf-8")
         run(Path(folder), site / "pagefind")
     for file in (site / "pagefind").rglob("*"):
         if file.is_file() and not KEPT.fullmatch(file.name):
