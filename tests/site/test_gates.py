@@ -12,21 +12,25 @@ from checks import gates, lighthouse
 pytestmark = pytest.mark.heavy
 
 # The door at the site's root is left out: it sends its reader on to the start page at once.
-COURSE = sorted(path.stem for path in (serve.SITE / "book").glob("*.html"))
+COURSE = sorted(
+    path.relative_to(serve.SITE).with_suffix("").as_posix()
+    for pages in ("book/*.html", "exercises/*/*.html")
+    for path in serve.SITE.glob(pages)
+)
 ONE_OF_A_KIND = ["index", "02-vllm-deployment", "course-map", "glossary"]
 
 
 def test_the_course_has_pages():
-    assert set(ONE_OF_A_KIND) <= set(COURSE), "nothing is built: run make book"
+    assert {f"book/{name}" for name in ONE_OF_A_KIND} <= set(COURSE), "nothing is built: run make book"
 
 
 @pytest.mark.parametrize("name", COURSE)
 def test_a_page_of_the_course_passes_every_gate(chromium, site, hold, covered, once, name):
-    judged = once("gates", serve.SITE, f"book/{name}")
+    judged = once("gates", serve.SITE, name)
     if judged.entry:
         return
-    hold(gates.inspect(chromium, site, f"book/{name}"))
-    with gates.visit(chromium, f"{site}/book/{name}.html") as opened:
+    hold(gates.inspect(chromium, site, name))
+    with gates.visit(chromium, f"{site}/{name}.html") as opened:
         requests, plain, whole = gates.transfer(opened.page)
     covered("gates", f"{name}: {requests} requests, {plain / 1000:.0f} KB, {whole / 1000:.0f} KB with its figures")
     judged.passed()
